@@ -1,0 +1,62 @@
+"""The configuration: read from TOML or made in Python, checked whole, immutable afterwards.
+
+Nothing here is called while serving; the layers above read plain values off the models.
+"""
+
+from __future__ import annotations
+
+from iocproxy.config.load import load_config, parse_config
+from iocproxy.config.manual import reference_markdown
+from iocproxy.config.model import Config
+from iocproxy.config.schema import config_schema
+from iocproxy.config.sections import (
+    Admin,
+    Certificate,
+    ConnectionLimits,
+    Health,
+    Http,
+    Limits,
+    Listener,
+    Logging,
+    Middleware,
+    RequestLimits,
+    Route,
+    RouteLimits,
+    RouteRequestLimits,
+    ServerSettings,
+    Timeouts,
+    Tls,
+    Upstream,
+)
+from iocproxy.config.starter import example_toml
+from iocproxy.config.values import Bind, Network, Rate, Server
+
+__all__ = [
+    "Admin",
+    "Bind",
+    "Certificate",
+    "Config",
+    "ConnectionLimits",
+    "Health",
+    "Http",
+    "Limits",
+    "Listener",
+    "Logging",
+    "Middleware",
+    "Network",
+    "Rate",
+    "RequestLimits",
+    "Route",
+    "RouteLimits",
+    "RouteRequestLimits",
+    "Server",
+    "ServerSettings",
+    "Timeouts",
+    "Tls",
+    "Upstream",
+    "config_schema",
+    "example_toml",
+    "load_config",
+    "parse_config",
+    "reference_markdown",
+]

@@ -1,0 +1,78 @@
+"""The whole configuration, and what must hold between its sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from iocproxy.config.base import Section
+from iocproxy.config.faults import place, problems_of, raise_faults
+from iocproxy.config.sections import (
+    Admin,
+    Http,
+    Limits,
+    Listener,
+    Logging,
+    Middleware,
+    Route,
+    ServerSettings,
+    Timeouts,
+    Upstream,
+)
+from iocproxy.config.shapes import Items, NotYet, SomeItems, UpstreamName
+from iocproxy.config.source import Source, current
+from iocproxy.config.whole import contradictions
+from iocproxy.errors import Fault
+
+
+class Config(Section):
+    """A complete configuration, checked and immutable.
+
+    Made from keyword arguments named like the sections of the file; each value a mapping with the keys of the
+    section, or an instance of its model. Raises `iocproxy.errors.ConfigError` with all faults at once.
+    """
+
+    server: ServerSettings = Field(default_factory=ServerSettings, description="The process as a whole.")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="How long each state may last.")
+    http: Http = Field(default_factory=Http, description="Bounds of an HTTP/1 head.")
+    listeners: SomeItems[Listener] = Field(description="The addresses that clients connect to.")
+    limits: Limits = Field(default_factory=Limits, description="What one client may take.")
+    routes: Items[Route] = Field((), description="Which upstream answers which request.")
+    upstreams: dict[UpstreamName, Upstream] = Field(description="The groups of servers, each under its name.")
+    middleware: Items[Middleware] = Field((), description="User code around every request.")
+    admin: Annotated[Admin | None, NotYet(None, "`[admin]`")] = Field(
+        None, description="Metrics, status and dashboard."
+    )
+    logging: Logging = Field(default_factory=Logging, description="What is logged, and where.")
+
+    _source: Source | None = PrivateAttr(default_factory=current)
+
+    def __init__(self, /, **settings: Any) -> None:
+        # Both kinds of faults are looked for in any case: whoever mends a file wants to do it once. Unlike that of a
+        # section this `__init__` is not marked as pydantic's own, so that `model_validate` comes through here too.
+        problems = contradictions(settings)
+        try:
+            super(Section, self).__init__(**settings)
+        except ValidationError as error:
+            problems = [*problems_of(error, type(self), settings), *problems]
+        if problems:
+            raise_faults(problems)
+
+    def __eq__(self, other: object) -> bool:
+        """The same settings; where they were read from makes no difference."""
+        return vars(self) == vars(other) if isinstance(other, Config) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # the upstreams are a dict
+
+    def placed(self, fault: Fault) -> Fault:
+        """`fault`, found while loading what this configuration names, with the file and line of its key path."""
+        return place(fault, self._source)
+
+    @property
+    def effective_routes(self) -> tuple[Route, ...]:
+        """The routes; without any, the one that sends everything to the only upstream."""
+        if self.routes:
+            return self.routes
+        (name,) = self.upstreams
+        return (Route(upstream=name),)

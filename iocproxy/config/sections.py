@@ -1,0 +1,322 @@
+"""The sections of a configuration, one model each: the keys of DESIGN's TOML file with type, default and meaning.
+
+`description` and `examples` are what the reference and the editor show; every key has both. Values after validation
+are ready to use: durations are float seconds, sizes are bytes, paths are absolute.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from iocproxy.config import shapes
+from iocproxy.config.base import Section
+from iocproxy.config.servers import ServerItem
+from iocproxy.config.shapes import (
+    BindAddress,
+    ClassName,
+    CountOrOff,
+    FilePath,
+    Flag,
+    IpNetwork,
+    Items,
+    NotYet,
+    RateOrOff,
+    RouteHost,
+    RoutePath,
+    SomeItems,
+    Storage,
+    Text,
+    Timeout,
+    Workers,
+)
+from iocproxy.config.values import Rate
+
+
+class ServerSettings(Section):
+    """The process as a whole."""
+
+    workers: Annotated[Workers, NotYet(1, "`workers` other than 1")] = Field(
+        1, description='Worker processes; "auto" is one per processor.', examples=[1]
+    )
+    threads: Annotated[int, shapes.whole(1, 256)] = Field(
+        4, description="Threads for work that would hold up the event loop, such as RSA handshakes.", examples=[8]
+    )
+    drain_timeout: Annotated[float, shapes.duration("0s", "1d")] = Field(
+        10.0,
+        description="How long requests in flight may take to end when the proxy stops; then they are cut off.",
+        examples=["30s"],
+    )
+    trusted_proxies: Items[IpNetwork] = Field(
+        (),
+        description="Networks of proxies in front of this one, whose X-Forwarded-* and Forwarded fields are believed. "
+        "From everybody else those fields are replaced.",
+        examples=[["10.0.0.0/8"]],
+    )
+
+
+class Timeouts(Section):
+    """How long each state of a connection may last. None can be switched off."""
+
+    request_header: Timeout = Field(
+        15.0,
+        description="From the first byte of a request to the end of its head; then 408.",
+        examples=["15s"],
+    )
+    request_body: Timeout = Field(30.0, description="Silence within a request body; then 408.", examples=["30s"])
+    response_write: Timeout = Field(
+        30.0, description="How long a client may leave a response unread before it is cut off.", examples=["30s"]
+    )
+    keep_alive: Timeout = Field(75.0, description="Idle time between two requests of a client.", examples=["75s"])
+    tls_handshake: Timeout = Field(10.0, description="From accept to the end of the TLS handshake.", examples=["10s"])
+    connect: Timeout = Field(
+        5.0, description="Connecting to a server of an upstream, TLS included; then 504.", examples=["3s"]
+    )
+    upstream_response: Timeout = Field(
+        60.0, description="From the request sent to the head of the response; then 504.", examples=["15s"]
+    )
+    upstream_body: Timeout = Field(60.0, description="Silence within a response body.", examples=["60s"])
+    upstream_idle: Timeout = Field(
+        60.0, description="How long an upstream connection is kept unused in the pool.", examples=["60s"]
+    )
+    tunnel_idle: Timeout = Field(
+        600.0, description="Silence in both directions of a WebSocket or another tunnel.", examples=["10m"]
+    )
+
+
+class Http(Section):
+    """Bounds of an HTTP/1 head. They hold for requests and for the responses of upstreams."""
+
+    max_request_line: Annotated[int, shapes.size("64B", "1MiB")] = Field(
+        8 * 1024, description="The first line; a longer one in a request is answered with 414.", examples=["8KiB"]
+    )
+    max_head: Annotated[int, shapes.size("256B", "1MiB")] = Field(
+        32 * 1024, description="The whole head; a larger one in a request is answered with 431.", examples=["32KiB"]
+    )
+    max_fields: Annotated[int, shapes.whole(1, 10_000)] = Field(
+        100, description="Header fields in a head; more in a request are answered with 431.", examples=[100]
+    )
+
+
+class Certificate(Section):
+    """A certificate with its key."""
+
+    cert: FilePath = Field(
+        description="PEM file with the certificate, followed by the intermediate ones.", examples=["site.pem"]
+    )
+    key: FilePath = Field(description="PEM file with the private key.", examples=["site.key"])
+    password: Text | None = Field(
+        None, description="The password of an encrypted private key.", examples=["secret"], repr=False
+    )
+
+
+class Tls(Section):
+    """TLS at a listener. Without this table the listener speaks plain HTTP."""
+
+    certificates: SomeItems[Certificate] = Field(
+        description="The name a client asks for (SNI) picks the certificate; the first one is the default.",
+        examples=[[{"cert": "site.pem", "key": "site.key"}]],
+    )
+    min_version: Annotated[str, shapes.choice("1.2", "1.3")] = Field(
+        "1.2", description="The oldest TLS version a client may use.", examples=["1.3"]
+    )
+    session_tickets: Flag = Field(
+        True,
+        description="Let clients resume a session by ticket; with false by the server's cache.",
+        examples=[True],
+    )
+    client_ca: Annotated[FilePath | None, NotYet(None, "`client_ca`")] = Field(
+        None, description="PEM file with the authorities whose client certificates are accepted.", examples=["ca.pem"]
+    )
+    client_auth: Annotated[
+        str,
+        shapes.choice("none", "optional", "required"),
+        NotYet("none", '`client_auth` other than "none"'),
+    ] = Field("none", description="Whether clients show a certificate.", examples=["none"])
+
+
+class Listener(Section):
+    """An address that clients connect to. At least one is needed."""
+
+    bind: BindAddress = Field(
+        description='The address; port 0 lets the system choose, "[::]:PORT" takes IPv4 too.',
+        examples=["0.0.0.0:8443"],
+    )
+    proxy_protocol: Annotated[Flag, NotYet(False, "`proxy_protocol = true`")] = Field(
+        False,
+        description="Expect a PROXY protocol header (version 1 or 2) from the trusted proxies.",
+        examples=[False],
+    )
+    tls: Tls | None = Field(None, description="TLS at this listener.")
+
+
+class ConnectionLimits(Section):
+    """Checked when a connection is accepted, before any TLS work. What is refused is closed."""
+
+    rate: RateOrOff = Field(
+        Rate(60, 10.0),
+        description="New connections of one client: no interval of that length sees more.",
+        examples=["60/10s"],
+    )
+    concurrent: CountOrOff = Field(100, description="Open connections of one client.", examples=[100])
+    total: CountOrOff = Field(10_000, description="Open connections of all clients together.", examples=[10_000])
+    dry_run: Flag = Field(
+        False,
+        description="Only log and count what would be refused.",
+        examples=[True],
+    )
+
+
+class RequestLimits(Section):
+    """Checked for every request. What is refused is answered with 429 and Retry-After."""
+
+    rate: RateOrOff = Field(
+        Rate(300, 10.0),
+        description="Requests of one client: no interval of that length sees more.",
+        examples=["300/10s"],
+    )
+    dry_run: Flag = Field(
+        False,
+        description="Only log and count what would be refused.",
+        examples=[True],
+    )
+
+
+class Limits(Section):
+    """What one client may take. On by default; a limit given as false is off."""
+
+    ipv4_prefix: Annotated[int, shapes.whole(1, 32)] = Field(
+        32, description="IPv4 addresses that share this many bits are one client.", examples=[32]
+    )
+    ipv6_prefix: Annotated[int, shapes.whole(1, 128)] = Field(
+        64, description="IPv6 addresses that share this many bits are one client.", examples=[64]
+    )
+    exempt: Items[IpNetwork] = Field((), description="Networks that no limit holds for.", examples=[["127.0.0.0/8"]])
+    max_clients: Annotated[int, shapes.whole(1, 10_000_000)] = Field(
+        100_000, description="Clients remembered at a time; bounds the memory the limits take.", examples=[100_000]
+    )
+    storage: Annotated[Storage, NotYet("memory", '`storage` other than "memory"')] = Field(
+        "memory", description="Where the windows are kept.", examples=["memory"]
+    )
+    connections: ConnectionLimits = Field(default_factory=ConnectionLimits, description="Limits at accept.")
+    requests: RequestLimits = Field(default_factory=RequestLimits, description="Limits per request.")
+
+
+class RouteRequestLimits(Section):
+    """Holds for the requests of one route in place of `[limits.requests]`, and is counted on its own."""
+
+    rate: RateOrOff = Field(
+        description="Requests of one client to this route: no interval of that length sees more.",
+        examples=["20/1s"],
+    )
+    dry_run: Flag = Field(
+        False,
+        description="Only log and count what would be refused.",
+        examples=[True],
+    )
+
+
+class RouteLimits(Section):
+    """The limits of one route."""
+
+    requests: RouteRequestLimits | None = Field(
+        None, description="The route's own request limit; without it `[limits.requests]` holds."
+    )
+
+
+class Route(Section):
+    """Which upstream answers a request. The most specific route wins: an exact host before a wildcard before none,
+    then the longest path. With a single upstream and no routes, everything goes there."""
+
+    host: RouteHost | None = Field(
+        None,
+        description='The host asked for, without port; "*.example.com" is every name below. Left out: any host.',
+        examples=["api.example.com"],
+    )
+    path: RoutePath = Field("/", description="What the path of a request starts with.", examples=["/v1/"])
+    upstream: Text = Field(description="The name of the upstream.", examples=["api"])
+    limits: RouteLimits = Field(default_factory=RouteLimits, description="Limits of this route.")
+
+
+class Health(Section):
+    """Probes that take a server out of rotation."""
+
+    path: RoutePath = Field("/", description="The path that is asked for.", examples=["/healthz"])
+    interval: Timeout = Field(5.0, description="Time between two probes.", examples=["5s"])
+
+
+class Upstream(Section):
+    """A named group of servers that answer the same requests. At least one upstream is needed."""
+
+    servers: SomeItems[ServerItem] = Field(
+        description="URLs without a path, or tables with `url` and `weight` (1 to 1000, how often the server is "
+        "picked compared with the others).",
+        examples=[["http://10.0.0.5:9000", {"url": "https://10.0.0.6:9443", "weight": 2}]],
+    )
+    balance: Annotated[
+        str,
+        shapes.choice("round_robin", "least_requests", "random_two", "hash"),
+        NotYet("round_robin", '`balance` other than "round_robin"'),
+    ] = Field("round_robin", description="How the next server is picked.", examples=["round_robin"])
+    max_connections: Annotated[int, shapes.whole(1, 65_535)] = Field(
+        256, description="Open connections to each server.", examples=[256]
+    )
+    max_idle: Annotated[int, shapes.whole(0, 65_535)] = Field(
+        256,
+        description="Unused connections kept open to each server, until `timeouts.upstream_idle`; 0 keeps none. "
+        "Fewer than there are requests at a time means that connections are closed and opened again under load.",
+        examples=[32],
+    )
+    ca: FilePath | None = Field(
+        None,
+        description="PEM file with the authorities that https servers are checked against, in place of the system's.",
+        examples=["internal-ca.pem"],
+    )
+    verify: Flag = Field(
+        True,
+        description="Check the certificates of https servers, names included.",
+        examples=[True],
+    )
+    health: Annotated[Health | None, NotYet(None, "`health`")] = Field(None, description="Active health checks.")
+
+
+class Middleware(Section):
+    """User code around every request, in the order of the file."""
+
+    use: ClassName = Field(
+        description='The class as "package.module:Class".', examples=["my_package.auth:RequireToken"]
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Keyword arguments that the class is called with.",
+        examples=[{"header": "x-token"}],
+        repr=False,
+    )
+
+
+class Admin(Section):
+    """Metrics, status and dashboard."""
+
+    bind: BindAddress = Field(description="The address of the admin listener.", examples=["127.0.0.1:9900"])
+
+
+class Logging(Section):
+    """Log lines go to standard output, except where `access_file` says otherwise."""
+
+    level: Annotated[str, shapes.choice("debug", "info", "warning", "error")] = Field(
+        "info", description="The least important lines that are written.", examples=["info"]
+    )
+    format: Annotated[str, shapes.choice("console", "json")] = Field(
+        "console", description="Lines for people, or one JSON object a line.", examples=["json"]
+    )
+    access: Flag = Field(
+        True,
+        description="Write a line for every request.",
+        examples=[True],
+    )
+    access_file: FilePath | None = Field(
+        None,
+        description="A file for the lines about requests, apart from the others.",
+        examples=["access.log"],
+    )

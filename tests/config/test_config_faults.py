@@ -1,0 +1,374 @@
+"""Bad configurations: every fault, in the order of the file, in words for a person."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iocproxy.config import Config, Rate, Server, load_config, parse_config
+from iocproxy.errors import ConfigError, Fault
+
+LISTENERS = 'listeners = [{ bind = "127.0.0.1:0" }]\n'
+UPSTREAMS = 'upstreams.app.servers = ["http://app"]\n'
+LEAST = LISTENERS + UPSTREAMS
+
+BIND = 'must be an address "HOST:PORT", such as "127.0.0.1:80", "0.0.0.0:80" (all of IPv4) or "[::]:80" (IPv4 and IPv6)'
+URL = 'must be a URL "http://HOST[:PORT]" or "https://HOST[:PORT]"'
+TIMEOUT = 'must be a duration from 1ms to 7d, such as "5s", or a number of seconds'
+
+# Expected lines are what `str(fault)` says behind the file's name: LINE: KEY PATH: FOUND; ALLOWED.
+BAD: dict[str, tuple[str, list[str]]] = {
+    "nothing in it": (
+        "",
+        [
+            "listeners: missing; must be an array, each a table",
+            "upstreams: missing; must be a table of tables, each under its name",
+        ],
+    ),
+    "empty": (
+        "listeners = []\n[upstreams]\n",
+        [
+            "1: listeners: an empty array; must have at least one",
+            "2: upstreams: an empty table; must have at least one",
+        ],
+    ),
+    "unknown keys": (
+        LEAST + "[sever]\n[timeouts]\nconect = '5s'\nzzz = 1\n[http]\nheads = 1\n",
+        [
+            (
+                '3: sever: unknown key; did you mean "server"? allowed: server, timeouts, http, listeners, limits, '
+                "routes, upstreams, middleware, admin, logging"
+            ),
+            (
+                '5: timeouts.conect: unknown key; did you mean "connect"? allowed: request_header, request_body, '
+                "response_write, keep_alive, tls_handshake, connect, upstream_response, upstream_body, upstream_idle, "
+                "tunnel_idle"
+            ),
+            (
+                "6: timeouts.zzz: unknown key; allowed: request_header, request_body, response_write, keep_alive, "
+                "tls_handshake, connect, upstream_response, upstream_body, upstream_idle, tunnel_idle"
+            ),
+            '8: http.heads: unknown key; did you mean "max_head"? allowed: max_request_line, max_head, max_fields',
+        ],
+    ),
+    "wrong types": (
+        LEAST
+        + """
+server = 1
+logging = [1]
+[timeouts]
+connect = "5"
+keep_alive = true
+tls_handshake = "0s"
+upstream_body = 1979-05-27
+[http]
+max_head = "32KB"
+max_fields = 1.0
+[limits]
+exempt = "127.0.0.0/8"
+ipv4_prefix = 33
+[limits.connections]
+rate = true
+concurrent = 0
+dry_run = "yes"
+[[middleware]]
+use = "nothing"
+options = "x"
+""",
+        [
+            "4: server: 1; must be a table",
+            "5: logging: an array; must be a table",
+            f'7: timeouts.connect: "5"; {TIMEOUT}',
+            f"8: timeouts.keep_alive: true; {TIMEOUT}",
+            f'9: timeouts.tls_handshake: "0s"; {TIMEOUT}',
+            f"10: timeouts.upstream_body: 1979-05-27; {TIMEOUT}",
+            '12: http.max_head: "32KB"; must be a size from 256B to 1MiB, such as "8KiB", or a number of bytes',
+            "13: http.max_fields: 1.0; must be a whole number from 1 to 10000",
+            '15: limits.exempt: "127.0.0.0/8"; must be an array',
+            "16: limits.ipv4_prefix: 33; must be a whole number from 1 to 32",
+            (
+                '18: limits.connections.rate: true; must be a rate "COUNT/DURATION", such as "300/10s", or false for '
+                "none"
+            ),
+            "19: limits.connections.concurrent: 0; must be a whole number from 1 to 1000000, or false for none",
+            '20: limits.connections.dry_run: "yes"; must be true or false',
+            '22: middleware[0].use: "nothing"; must be a class as "package.module:Class"',
+            '23: middleware[0].options: "x"; must be a table',
+        ],
+    ),
+    "listeners": (
+        UPSTREAMS
+        + """
+[[listeners]]
+bind = "*:80"
+[[listeners]]
+[[listeners]]
+bind = "LOCALHOST:80"
+[listeners.tls]
+min_version = 1.2
+certificates = [
+  { cert = "a.pem" },
+
+  { cert = "b.pem", kay = "b.key" },
+  "c.pem",
+]
+[[listeners]]
+bind = "localhost:80"
+tls.certificates = []
+[[listeners]]
+bind = "localhost:0"
+[[listeners]]
+bind = "localhost:0"
+tls = true
+""",
+        [
+            f'4: listeners[0].bind: "*:80"; "*" could mean IPv4 or both; {BIND}',
+            f"5: listeners[1].bind: missing; {BIND}",
+            '9: listeners[2].tls.min_version: 1.2; must be "1.2" or "1.3"',
+            "11: listeners[2].tls.certificates[0].key: missing; must be a file's path",
+            "13: listeners[2].tls.certificates[1].key: missing; must be a file's path",
+            ('13: listeners[2].tls.certificates[1].kay: unknown key; did you mean "key"? allowed: cert, key, password'),
+            '14: listeners[2].tls.certificates[2]: "c.pem"; must be a table',
+            '17: listeners[3].bind: "localhost:80"; must be another address than listeners[2].bind',
+            "18: listeners[3].tls.certificates: an empty array; must have at least one",
+            "23: listeners[5].tls: true; must be a table",
+        ],
+    ),
+    "upstreams": (
+        LISTENERS
+        + """
+[upstreams."my app"]
+servers = []
+[upstreams.b]
+[upstreams.c]
+servers = [
+  "http://user:secret@host",
+  { url = "http://host/path", wieght = 1 },
+  { weight = 0 },
+  5,
+  "http://same", "http://SAME:80/",
+]
+max_connections = 0
+ca = "x.pem"
+verify = false
+[[routes]]
+upstream = "b"
+""",
+        [
+            (
+                '3: upstreams."my app": "my app"; must be a name of 1 to 64 letters, digits, dots, dashes and '
+                "underscores"
+            ),
+            '4: upstreams."my app".servers: an empty array; must have at least one',
+            "5: upstreams.b.servers: missing; must be an array, each a URL, or a table with `url` and `weight`",
+            f'8: upstreams.c.servers[0]: "http://…@host"; a user name or password in it; {URL}',
+            f'9: upstreams.c.servers[1].url: "http://host/path"; a path in it; {URL}',
+            '9: upstreams.c.servers[1].wieght: unknown key; did you mean "weight"? allowed: url, weight',
+            f"10: upstreams.c.servers[2].url: missing; {URL}",
+            "10: upstreams.c.servers[2].weight: 0; must be a whole number from 1 to 1000",
+            "11: upstreams.c.servers[3]: 5; must be a URL, or a table with `url` and `weight`",
+            '12: upstreams.c.servers[5]: "http://same:80"; the same server as upstreams.c.servers[4]; use `weight`',
+            "14: upstreams.c.max_connections: 0; must be a whole number from 1 to 65535",
+            "15: upstreams.c.ca: `ca` beside `verify = false`; one of the two: nothing is checked against `ca`",
+        ],
+    ),
+    "several upstreams and no routes": (
+        LEAST + '[upstreams.b]\nservers = ["http://b"]\n',
+        ["2: upstreams: 2 upstreams and no routes; [[routes]] must say which one answers what"],
+    ),
+    "routes": (
+        LEAST
+        + """
+[[routes]]
+upstream = "ap"
+[[routes]]
+host = "Example.com"
+path = "/a"
+upstream = "app"
+[[routes]]
+host = "example.com:80"
+path = "v1?x"
+upstream = "app"
+[[routes]]
+path = "/a"
+host = "example.COM"
+upstream = "app"
+limits.requests.dry_run = true
+[[routes]]
+upstream = "app"
+limits.connections.rate = "1/1s"
+""",
+        [
+            '5: routes[0].upstream: no upstream "ap"; did you mean "app"? upstreams: app',
+            (
+                '11: routes[2].host: "example.com:80"; a host is matched without its port; '
+                'must be a host name, such as "example.com" or "*.example.com"'
+            ),
+            '12: routes[2].path: "v1?x"; it must start with "/"; must be a path prefix, such as "/api/"',
+            '14: routes[3]: "example.com /a"; the same host and path as routes[1]; each pair may stand once',
+            (
+                '18: routes[3].limits.requests.rate: missing; must be a rate "COUNT/DURATION", such as "300/10s", or '
+                "false for none"
+            ),
+            '19: routes[4]: "any host /"; the same host and path as routes[0]; each pair may stand once',
+            "21: routes[4].limits.connections: unknown key; allowed: requests",
+        ],
+    ),
+    "not available yet": (
+        """
+[server]
+workers = "auto"
+[limits]
+storage = "redis://:secret@127.0.0.1:6379/0"
+[[listeners]]
+bind = "127.0.0.1:0"
+proxy_protocol = true
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+client_ca = "ca.pem"
+client_auth = "required"
+[upstreams.app]
+servers = ["http://app"]
+balance = "least_requests"
+[upstreams.app.health]
+path = "/healthz"
+[admin]
+bind = "127.0.0.1:9900"
+""",
+        [
+            '3: server.workers: "auto"; `workers` other than 1 is not available yet',
+            '5: limits.storage: "redis://…@127.0.0.1:6379/0"; `storage` other than "memory" is not available yet',
+            "8: listeners[0].proxy_protocol: true; `proxy_protocol = true` is not available yet",
+            '11: listeners[0].tls.client_ca: "ca.pem"; `client_ca` is not available yet',
+            '12: listeners[0].tls.client_auth: "required"; `client_auth` other than "none" is not available yet',
+            '15: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
+            "16: upstreams.app.health: a table; `health` is not available yet",
+            "18: admin: a table; `[admin]` is not available yet",
+        ],
+    ),
+    "wrong before it is not available": (
+        LEAST + '[server]\nworkers = "many"\n[limits]\nstorage = "disk"\n',
+        [
+            '4: server.workers: "many"; must be a whole number from 1 to 256, or "auto"',
+            '6: limits.storage: "disk"; must be "memory" or "redis://HOST:PORT/DB"',
+        ],
+    ),
+    "a key written twice": (
+        LEAST + "[server]\nthreads = 1\nthreads = 2\n",
+        ["5: not TOML: Cannot overwrite a value (column 12)"],
+    ),
+    "a syntax error": (
+        LEAST + "[server\n",
+        ["3: not TOML: Expected ']' at the end of a table declaration (column 8)"],
+    ),
+    "an end too early": (LEAST + 'x = """\n\n', ["3: not TOML: Unterminated string (at the end)"]),
+    "names that Python knows": (
+        LEAST + "self = 1\nmodel_config = 2\n",
+        [
+            (
+                "3: self: unknown key; allowed: server, timeouts, http, listeners, limits, routes, upstreams, "
+                "middleware, admin, logging"
+            ),
+            (
+                "4: model_config: unknown key; allowed: server, timeouts, http, listeners, limits, routes, upstreams, "
+                "middleware, admin, logging"
+            ),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "faults"), BAD.values(), ids=BAD.keys())
+def test_bad_file(text: str, faults: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_config(text, "f.toml")
+    assert all(str(fault).startswith("f.toml:") for fault in raised.value.faults)
+    assert [str(fault).removeprefix("f.toml:").lstrip() for fault in raised.value.faults] == faults
+    assert str(raised.value) == "\n".join(str(fault) for fault in raised.value.faults)
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
+
+
+@pytest.mark.parametrize("key", ["tls", "nested"])
+def test_arrays_without_end(key: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_config(f"{LEAST}{key} = {'[' * 100_000}")
+    with pytest.raises(ConfigError):
+        parse_config(f"{LEAST}{key} = {'[' * 900}{']' * 900}")
+
+
+def test_a_text_without_a_name_has_lines_all_the_same() -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_config(LEAST + "x = 1")
+    (fault,) = raised.value.faults
+    assert (fault.file, fault.line, fault.path) == (None, 3, "x")
+
+
+def test_from_python_faults_have_key_paths_and_no_place() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Config(
+            listeners=[{"bind": "localhost:1"}, {"bind": "localhost:1"}],
+            upstreams={
+                "a": {"servers": [Server("ftp", "h", 1), Server("http", "h", 80), Server("http", "h", 80, 2)]},
+                "b": {"servers": "http://b"},
+            },
+            routes=[{"upstream": "c"}],
+            limits={"requests": {"rate": Rate(0, 1.0)}},
+            logging={"format": "xml"},
+        )
+    assert [(fault.path, fault.file, fault.line) for fault in raised.value.faults] == [
+        ("limits.requests.rate", None, None),
+        ("upstreams.a.servers[0]", None, None),
+        ("upstreams.b.servers", None, None),
+        ("logging.format", None, None),
+        ("listeners[1].bind", None, None),
+        ("upstreams.a.servers[2]", None, None),
+        ("routes[0].upstream", None, None),
+    ]
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.toml"
+    for path in (missing, tmp_path):
+        with pytest.raises(ConfigError) as raised:
+            load_config(path)
+        (fault,) = raised.value.faults
+        assert fault.file == str(path)
+        assert fault.found.startswith("cannot be read: ")
+
+
+def test_encodings(tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())
+    assert load_config(file) == parse_config(LEAST) == parse_config("\ufeff" + LEAST)
+    file.write_text(LEAST, encoding="utf-16")
+    with pytest.raises(ConfigError) as raised:
+        load_config(str(file))
+    assert [str(fault) for fault in raised.value.faults] == [f"{file}: not UTF-8; a TOML file saved as UTF-8"]
+
+
+@pytest.mark.parametrize("value", [None, 0, "", "x", 1.5, True, [], [None], {}, {"x": 1}, {1: 2}, b"x", object()])
+@pytest.mark.parametrize("name", list(Config.model_fields))
+def test_anything_anywhere_is_a_configuration_or_a_config_error(name: str, value: Any) -> None:
+    settings: dict[str, Any] = {
+        "listeners": [{"bind": "127.0.0.1:0"}],
+        "upstreams": {"app": {"servers": ["http://app"]}},
+    }
+    for given in (value, [value], {"app": value}, {"app": {"servers": value}}, [{"bind": value, "tls": value}]):
+        faults: tuple[Fault, ...] = ()
+        try:
+            config = Config(**{**settings, name: given})
+        except ConfigError as error:
+            faults = error.faults
+        else:
+            assert config == Config(**config.model_dump())
+        assert all(fault.path.startswith(name) for fault in faults)
+
+
+def test_config_error_survives_pickling_of_its_faults() -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_config("", "f.toml")
+    assert pickle.loads(pickle.dumps(raised.value.faults)) == raised.value.faults
