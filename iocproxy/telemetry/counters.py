@@ -1,0 +1,112 @@
+"""What a proxy has done since it started, as plain integers.
+
+The hot path adds to the attributes directly (``counters.requests += 1``): no call, no lock, no label lookup. That is
+right because one `Counters` belongs to one event loop, and only code on its thread writes to it, with the exception
+of `access_lost`, which belongs to the access log's thread alone. A reader on another thread sees a recent value.
+"""
+
+from __future__ import annotations
+
+
+class Counters:
+    """Counts since start, never reset; the three that end in ``_open`` go up and down.
+
+    Bytes are those of bodies and tunnels, without heads and TLS. `snapshot` is what `Proxy.stats()` returns.
+    """
+
+    __slots__ = (
+        "accept_errors",
+        "access_dropped",
+        "access_lost",
+        "bytes_in",
+        "bytes_out",
+        "connections_accepted",
+        "connections_open",
+        "dry_run_connections",
+        "dry_run_requests",
+        "handshakes_failed",
+        "handshakes_full",
+        "handshakes_resumed",
+        "refused_concurrent",
+        "refused_middleware",
+        "refused_rate",
+        "refused_total",
+        "requests",
+        "requests_limited",
+        "requests_open",
+        "responses",
+        "tunnels_open",
+        "upstream_connect_failures",
+        "upstream_connects",
+        "upstream_retries",
+        "upstream_reused",
+    )
+
+    def __init__(self) -> None:
+        # accepting
+        self.connections_accepted = 0  #: admitted by every limit; a refused connection is not in it
+        self.connections_open = 0  #: admitted and not closed yet
+        self.accept_errors = 0  #: failures of accept itself (EMFILE, a client that reset in the queue)
+        self.refused_rate = 0  #: closed at accept: the client opens connections too fast
+        self.refused_concurrent = 0  #: closed at accept: the client has too many open
+        self.refused_total = 0  #: closed at accept: the whole proxy is full
+        self.refused_middleware = 0  #: closed at accept: an `on_connect` said no
+        # what a limit with `dry_run` would have refused
+        self.dry_run_connections = 0
+        self.dry_run_requests = 0
+        # TLS towards clients
+        self.handshakes_full = 0
+        self.handshakes_resumed = 0
+        self.handshakes_failed = 0  #: refused, broken off or timed out
+        # requests
+        self.requests = 0  #: heads read, whatever became of them
+        self.requests_open = 0  #: begun and not ended yet, tunnels included
+        self.requests_limited = 0  #: answered 429 by a limit
+        #: answers by class of status (index 1 to 5), as the client got them; 499, the client that left before its
+        #: answer, is among the fourth. Index 0 counts requests that ended without any status.
+        self.responses = [0, 0, 0, 0, 0, 0]
+        self.bytes_in = 0  #: body bytes received from clients
+        self.bytes_out = 0  #: body bytes sent to clients
+        self.tunnels_open = 0  #: WebSocket and other upgraded connections now
+        # upstreams
+        self.upstream_connects = 0  #: connections made
+        self.upstream_connect_failures = 0  #: refused, unreachable, timed out, or a failed handshake
+        self.upstream_reused = 0  #: requests that went out on a pooled connection
+        self.upstream_retries = 0  #: requests sent once more after a pooled connection turned out stale
+        # the access log
+        self.access_dropped = 0  #: records turned away because the queue was full or closed
+        self.access_lost = 0  #: records whose line could not be written
+
+    def snapshot(self) -> dict[str, int | dict[str, int]]:
+        """The present values, by name; refusals and responses grouped. The dict is the caller's own."""
+        return {
+            "connections_accepted": self.connections_accepted,
+            "connections_open": self.connections_open,
+            "connections_refused": {
+                "rate": self.refused_rate,
+                "concurrent": self.refused_concurrent,
+                "total": self.refused_total,
+                "middleware": self.refused_middleware,
+            },
+            "dry_run": {"connections": self.dry_run_connections, "requests": self.dry_run_requests},
+            "accept_errors": self.accept_errors,
+            "handshakes_full": self.handshakes_full,
+            "handshakes_resumed": self.handshakes_resumed,
+            "handshakes_failed": self.handshakes_failed,
+            "requests": self.requests,
+            "requests_open": self.requests_open,
+            "requests_limited": self.requests_limited,
+            "responses": {f"{kind}xx": self.responses[kind] for kind in range(1, 6)},
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "tunnels_open": self.tunnels_open,
+            "upstream_connects": self.upstream_connects,
+            "upstream_connect_failures": self.upstream_connect_failures,
+            "upstream_reused": self.upstream_reused,
+            "upstream_retries": self.upstream_retries,
+            "access_dropped": self.access_dropped,
+            "access_lost": self.access_lost,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Counters requests={self.requests} open={self.connections_open} accepted={self.connections_accepted}>"
