@@ -1,0 +1,12 @@
+"""Limits per client: sliding windows, connections at once, and the keys and networks they go by.
+
+Pure: nothing here reads a clock, opens a socket, logs or awaits. Time is an argument, in seconds.
+"""
+
+from __future__ import annotations
+
+from iocproxy.limits.concurrency import ConcurrencyLimit, Refused
+from iocproxy.limits.keys import ClientKeys, NetworkSet
+from iocproxy.limits.window import WindowLimit
+
+__all__ = ["ClientKeys", "ConcurrencyLimit", "NetworkSet", "Refused", "WindowLimit"]
