@@ -1,0 +1,257 @@
+"""A request's head: bytes to parsed parts, with everything ambiguous refused.
+
+llhttp (through httptools) refuses most of what is malformed; what it lets pass and two parsers could read differently
+is refused here. Each refusal is a `ProxyError` that carries the status to answer with.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from iocproxy.errors import ProxyError
+from iocproxy.http1.errors import bad_request
+from iocproxy.http1.fields import FORWARDED, HOP_BY_HOP, connection_options, drop_named, is_authority
+from iocproxy.http1.framing import BodyLength, request_body
+from iocproxy.http1.heads import HeadLimits
+from iocproxy.message import Fields
+
+#: Fields that a request's reader looks at; all others are end-to-end and pass untouched.
+_NOTICED = (
+    HOP_BY_HOP
+    | FORWARDED
+    | {b"host", b"content-length", b"expect", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"}
+)
+
+_ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*|)(\?.*|)", re.IGNORECASE | re.DOTALL)
+
+
+class RequestHead:
+    """The parsed head of a request; `fields` are the end-to-end ones, in order.
+
+    `target` is in origin form ("/path?query"), or "*" for OPTIONS. `host` is the authority the request is for, "" for
+    an HTTP/1.0 request without one. `forwarded_*` are what the client claims about whom it speaks for: worth
+    nothing unless the client is a trusted proxy. `forwarded` are the other fields of that kind (`fields.FORWARDED`).
+    """
+
+    __slots__ = (
+        "body",
+        "expects_continue",
+        "fields",
+        "forwarded",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_proto",
+        "host",
+        "keep_alive",
+        "method",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(self, method: str, target: bytes, version: int) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.fields: Fields = []
+        self.host = b""
+        self.body: BodyLength = 0
+        self.keep_alive = version == 11
+        self.expects_continue = False
+        self.upgrade = b""
+        self.forwarded: Fields | None = None
+        self.forwarded_for: list[bytes] = []
+        self.forwarded_proto = b""
+        self.forwarded_host = b""
+
+    def __repr__(self) -> str:
+        return f"<RequestHead {self.method} {self.target!r} body={self.body}>"
+
+
+class RequestHeadParser:
+    """Parses one head after the other; keep one for each client connection.
+
+    `parse(head)` takes exactly one head, its empty line included and no empty line before it, and raises
+    `ProxyError` where the request is refused.
+    """
+
+    __slots__ = ("_complete", "_fields", "_llhttp", "_max_fields", "_max_request_line", "_target")
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._max_request_line = limits.max_request_line
+        self._max_fields = limits.max_fields
+        self._fields: Fields = []
+        self._target = b""
+        self._complete = False
+        self._llhttp = httptools.HttpRequestParser(self)
+
+    # llhttp's callbacks
+    def on_url(self, url: bytes) -> None:
+        self._target = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._complete = True
+
+    def parse(self, head: bytes) -> RequestHead:
+        fields = self._fields = []
+        self._complete = False
+        llhttp = self._llhttp
+        try:
+            llhttp.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # CONNECT and Upgrade: llhttp stops behind the head, which is where the slice ends
+        except httptools.HttpParserError as error:
+            raise _refusal(head, error) from None
+        if not self._complete:
+            raise _refusal(head, None)
+        method: bytes = llhttp.get_method()
+        target = self._target
+        # llhttp forgives blanks around the target; we do not, they are read differently elsewhere.
+        if head.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)):
+            request = RequestHead(_METHODS.get(method) or method.decode("ascii"), target, 11)
+        elif head.startswith(b"%b %b HTTP/1.0\r\n" % (method, target)):
+            request = RequestHead(method.decode("ascii"), target, 10)
+        else:
+            raise _refusal(head, None)
+        if len(method) + len(target) + 10 > self._max_request_line:
+            raise bad_request("request line too long", 414)
+        if len(fields) > self._max_fields:
+            raise bad_request(f"more than {self._max_fields} header fields", 431)
+        if b" \r\n" in head or b"\t\r\n" in head:  # llhttp keeps blanks behind a value (RFC 9110 section 5.5)
+            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+        self._sort(request, fields)
+        if target[0] != _SLASH or b"#" in target:
+            _check_target(request)
+        if request.body or request.upgrade or not request.keep_alive:
+            self._llhttp = httptools.HttpRequestParser(self)  # the old one waits for a body, or for the end
+        return request
+
+    def _sort(self, request: RequestHead, fields: Fields) -> None:
+        """Take out what belongs to this hop, decide the framing, leave the end-to-end fields in `request.fields`."""
+        kept = request.fields
+        hosts: list[bytes] = []
+        lengths: list[bytes] = []
+        codings: list[bytes] = []
+        options: frozenset[bytes] | None = None
+        upgrade = b""
+        for field in fields:
+            name = field[0].lower()
+            if name not in _NOTICED:
+                kept.append(field)
+                continue
+            value = field[1]
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"content-length":
+                lengths.append(value)
+            elif name == b"connection":
+                options = connection_options(value) | (options or frozenset())
+            elif name == b"transfer-encoding":
+                codings.append(value)
+            elif name == b"upgrade":
+                upgrade = value if not upgrade else upgrade + b", " + value
+            elif name == b"expect":
+                if value.lower() != b"100-continue":
+                    raise bad_request("an expectation other than 100-continue", 417)
+                # An HTTP/1.0 client cannot expect (RFC 9110 section 10.1.1): ignored, not passed on.
+                request.expects_continue = request.version == 11
+            elif name == b"x-forwarded-for":
+                request.forwarded_for.append(value)
+            elif name == b"x-forwarded-proto":
+                request.forwarded_proto = value
+            elif name == b"x-forwarded-host":
+                request.forwarded_host = value
+            elif name in FORWARDED:
+                request.forwarded = [*(request.forwarded or ()), field]
+        if len(hosts) != 1 and (hosts or request.version == 11):
+            raise bad_request("no Host field" if not hosts else "more than one Host field")
+        if hosts:
+            request.host = hosts[0]
+            if not is_authority(request.host):
+                raise bad_request("a Host field that is not a host and port")
+        if lengths or codings:
+            request.body = request_body(request.version, lengths, codings)
+        if options is not None:
+            if b"close" in options:
+                request.keep_alive = False
+            elif b"keep-alive" in options:
+                request.keep_alive = True
+            # Only what is both announced and named counts (RFC 9110 section 7.8), and never from HTTP/1.0.
+            if upgrade and b"upgrade" in options and request.version == 11 and request.body == 0:
+                request.upgrade = _without_h2c(upgrade)
+            if not options <= _CONNECTION_OPTIONS:
+                request.fields = drop_named(kept, options)
+
+
+def _without_h2c(upgrade: bytes) -> bytes:
+    """HTTP/2 behind our back is not passed on: an upstream that took it up would speak past every rule here."""
+    protocols = [item.strip(b" \t") for item in upgrade.split(b",")]
+    return b", ".join(item for item in protocols if item and item.partition(b"/")[0].lower() != b"h2c")
+
+
+def _refusal(head: bytes, error: httptools.HttpParserError | None) -> ProxyError:
+    """Why llhttp, or what it let pass, is not a request line and fields that are served here."""
+    line = head.partition(b"\r\n")[0]
+    version = _VERSION.fullmatch(line)
+    if version is not None and version[1] not in {b"1.1", b"1.0"}:
+        # a well-formed request of another version (RFC 9110 section 15.6.6), the HTTP/2 preface among them
+        return bad_request(f"HTTP/{version[1].decode('ascii')} is not spoken here", 505)
+    if isinstance(error, httptools.HttpParserInvalidMethodError) and version is not None:
+        return bad_request("a method that is not known here", 501)
+    return bad_request(f"malformed request head: {error}" if error is not None else "malformed request line")
+
+
+_VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
+
+#: Methods as text, so that the usual ones need no decoding.
+_METHODS = {name.encode("ascii"): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
+
+_SLASH = ord("/")
+
+#: Members of Connection that are about the connection and name no field.
+_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
+
+_TOKEN_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
+
+
+def why_not_a_request(start: bytes) -> str:
+    """Why these first octets of an incomplete head cannot become a request, "" where they still can.
+
+    Asked early, so that somebody who speaks another protocol is told at once instead of after the deadline.
+    """
+    if start.startswith(b"\x16"):  # RFC 8446 section 5.1: a handshake record
+        return "a TLS handshake on a plain HTTP port"
+    return "" if _TOKEN_START.match(start) else "not an HTTP request"
+
+
+def _check_target(request: RequestHead) -> None:
+    """Bring the target into origin form (RFC 9112 section 3.2). Raises `ProxyError`."""
+    target = request.target
+    if b"#" in target:
+        raise bad_request("a fragment in the request target")
+    if request.method == "CONNECT":
+        raise bad_request("CONNECT is for forward proxies; this is a reverse proxy", 405)
+    if target.startswith(b"/"):
+        return
+    if target == b"*":
+        if request.method != "OPTIONS":
+            raise bad_request("the asterisk form is for OPTIONS only")
+        return
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise bad_request("a request target in none of the forms of RFC 9112 section 3.2")
+    if not is_authority(match[1]):
+        raise bad_request("a request target whose authority is not a host and port")
+    # RFC 9112 section 3.2.2 has the target's authority win over Host; where they differ somebody is being misled.
+    if request.host and match[1].lower() != request.host.lower():
+        raise bad_request("a request target and a Host field that differ")
+    request.host = match[1]
+    if request.method == "OPTIONS" and not match[2] and not match[3]:
+        request.target = b"*"  # RFC 9112 section 3.2.4
+    else:
+        request.target = (match[2] or b"/") + match[3]

@@ -1,0 +1,139 @@
+"""An upstream's response head: bytes to parsed parts, as distrustful as towards a client."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import httptools
+
+from iocproxy.http1.errors import bad_response
+from iocproxy.http1.fields import HOP_BY_HOP, connection_options, drop_named
+from iocproxy.http1.framing import UNTIL_CLOSE, BodyLength, response_body
+from iocproxy.http1.heads import HeadLimits
+from iocproxy.message import Fields
+
+_NOTICED = HOP_BY_HOP | {b"content-length", b"date"}
+#: For the proxy itself or for its own next hop, and still meant for the client.
+_PASSED = frozenset({b"proxy-authenticate"})
+
+
+class ResponseHead:
+    """The parsed head of a response; `fields` are the end-to-end ones, Content-Length not among them.
+
+    `announced` is the Content-Length as given, or None: a response to HEAD and a 304 tell with it how long the
+    body would be, while `body` says what follows here.
+    """
+
+    __slots__ = ("announced", "body", "dated", "fields", "keep_alive", "reason", "status", "upgrade", "version")
+
+    def __init__(self, status: int, reason: bytes, version: int) -> None:
+        self.status = status
+        self.reason = reason
+        self.version = version
+        self.fields: Fields = []
+        self.body: BodyLength = 0
+        self.announced: int | None = None
+        self.dated = False  # RFC 9110 section 6.6.1: who forwards a response without Date adds one
+        self.keep_alive = version == 11
+        self.upgrade = b""
+
+    def __repr__(self) -> str:
+        return f"<ResponseHead {self.status} body={self.body}>"
+
+
+class ResponseHeadParser:
+    """Parses one response head after the other; keep one for each upstream connection.
+
+    `parse(head, method)` takes exactly one head and the method of the request it answers (RFC 9112 section 6.3 makes
+    the framing depend on it), and raises `ProxyError` (502) where the response is refused.
+    """
+
+    __slots__ = ("_complete", "_fields", "_max_fields")
+
+    def __init__(self, limits: HeadLimits) -> None:
+        self._max_fields = limits.max_fields
+        self._fields: Fields = []
+        self._complete = False
+
+    # llhttp's callbacks
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._complete = True
+
+    def parse(self, head: bytes, method: str) -> ResponseHead:
+        fields = self._fields = []
+        self._complete = False
+        try:
+            # Nearly every response has a body, which llhttp would wait for: a new parser costs less than feeding it.
+            httptools.HttpResponseParser(self).feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass  # a 101: the head is complete
+        except httptools.HttpParserError as error:
+            raise bad_response(f"malformed response head: {error}") from None
+        line = head[: head.find(b"\r\n")]
+        status_line = _status_line(line) if len(line) <= _CACHED_LINE else _status_line.__wrapped__(line)
+        if not self._complete or status_line is None:
+            raise bad_response("malformed status line")
+        if len(fields) > self._max_fields:
+            raise bad_response(
+                f"more than {self._max_fields} fields in the upstream's response", "http_response_header_section_size"
+            )
+        response = ResponseHead(*status_line)
+        if b" \r\n" in head or b"\t\r\n" in head:  # llhttp keeps blanks behind a value (RFC 9110 section 5.5)
+            fields = [(name, value.rstrip(b" \t")) for name, value in fields]
+        self._sort(response, fields, method)
+        return response
+
+    @staticmethod
+    def _sort(response: ResponseHead, fields: Fields, method: str) -> None:
+        kept = response.fields
+        lengths: list[bytes] = []
+        codings: list[bytes] = []
+        options: frozenset[bytes] | None = None
+        for field in fields:
+            name = field[0].lower()
+            if name not in _NOTICED or name in _PASSED:
+                kept.append(field)
+            elif name == b"date":
+                kept.append(field)
+                response.dated = True
+            elif name == b"content-length":
+                lengths.append(field[1])
+            elif name == b"connection":
+                options = connection_options(field[1]) | (options or frozenset())
+            elif name == b"transfer-encoding":
+                codings.append(field[1])
+            elif name == b"upgrade":
+                response.upgrade = field[1]
+        response.body = response_body(response.version, response.status, method, lengths, codings)
+        if lengths:
+            response.announced = int(lengths[0])
+        if options is not None:
+            if b"close" in options:
+                response.keep_alive = False
+            elif b"keep-alive" in options:
+                response.keep_alive = True
+            if not options <= _CONNECTION_OPTIONS:
+                response.fields = drop_named(kept, options)
+        if response.body == UNTIL_CLOSE:
+            response.keep_alive = False
+
+
+#: Members of Connection that are about the connection and name no field.
+_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
+
+#: RFC 9112 section 4; the reason may be empty, and some leave out the blank before it then.
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
+
+#: Status lines up to this many octets are looked up instead of parsed; a server uses a handful of them.
+_CACHED_LINE = 64
+
+
+@lru_cache(maxsize=512)
+def _status_line(line: bytes) -> tuple[int, bytes, int] | None:
+    """(status, reason, version), or None where the line is malformed or of another version."""
+    match = _STATUS_LINE.fullmatch(line)
+    return (int(match[2]), match[3] or b"", 10 + int(match[1])) if match else None
