@@ -1,0 +1,32 @@
+"""TLS towards clients and upstreams: `link` has the life of a connection, `pipeline` the engine below it."""
+
+from __future__ import annotations
+
+from iocproxy.tls.certificate import Certificate, load_certificate
+from iocproxy.tls.client_hello import ClientHello, ClientHelloReader, HelloError, HelloFault
+from iocproxy.tls.context import CIPHERS, VERSIONS, UpstreamTls, client_context, server_context
+from iocproxy.tls.link import TlsLink
+from iocproxy.tls.pipeline import Ended, TlsPipeline
+from iocproxy.tls.self_signed import SelfSigned, self_signed
+from iocproxy.tls.store import CertificateStore, Identity
+
+__all__ = [
+    "CIPHERS",
+    "VERSIONS",
+    "Certificate",
+    "CertificateStore",
+    "ClientHello",
+    "ClientHelloReader",
+    "Ended",
+    "HelloError",
+    "HelloFault",
+    "Identity",
+    "SelfSigned",
+    "TlsLink",
+    "TlsPipeline",
+    "UpstreamTls",
+    "client_context",
+    "load_certificate",
+    "self_signed",
+    "server_context",
+]

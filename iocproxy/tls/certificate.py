@@ -1,0 +1,189 @@
+"""One certificate with its key, read from files and checked before anything is served with it.
+
+Everything that can be wrong is found here, by reading the files with `cryptography`, so that the person who has to
+put it right is told which file and what: OpenSSL's own message for most of it is one word, and for an encrypted key
+it would ask on the terminal.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from iocproxy.errors import ConfigError, Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate chain and its key that belong together and that OpenSSL accepts.
+
+    `names` are the DNS names (lower case, wildcards as written) and IP addresses of subjectAltName; the common name
+    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless.
+    """
+
+    cert: Path
+    key: Path
+    password: str | None
+    names: tuple[str, ...]
+    key_type: str  #: "rsa-2048", "ecdsa-secp256r1", "ed25519", "ed448"
+    not_before: datetime.datetime
+    not_after: datetime.datetime
+    warnings: tuple[str, ...]
+
+    @property
+    def is_rsa(self) -> bool:
+        return self.key_type.startswith("rsa")
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        """Give a new context this certificate. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does."""
+        # A callable even without a password: OpenSSL must never ask on the terminal.
+        context.load_cert_chain(self.cert, self.key, password=lambda: self.password or "")
+
+    def __repr__(self) -> str:
+        return f"<Certificate {self.cert} {self.key_type} for {', '.join(self.names) or 'no name'}>"
+
+
+def load_certificate(
+    cert: Path | str,
+    key: Path | str,
+    password: str | None = None,
+    *,
+    path: str = "",
+    now: datetime.datetime | None = None,
+) -> Certificate:
+    """Read and check a PEM certificate chain (the server's own first) and its PEM key; both may be one file.
+
+    `path` is the configuration's key path for messages, `now` the time that validity is judged by. Blocking: reads
+    both files. Raises ConfigError with everything that is wrong. An expired certificate is a warning, not a fault:
+    a proxy that refuses to start helps nobody whose clients would have gone on.
+    """
+    cert, key = Path(cert), Path(key)
+    faults: list[Fault] = []
+    chain = _read_chain(cert, f"{path}.cert" if path else "cert", faults)
+    private = _read_key(key, password, f"{path}.key" if path else "key", faults)
+    if chain and private:
+        _check_pair(chain, private, cert, key, path, faults)
+    if faults or not chain or private is None:
+        raise ConfigError(faults)
+
+    leaf = chain[0]
+    certificate = Certificate(
+        cert=cert,
+        key=key,
+        password=password,
+        names=_names(leaf),
+        key_type=_key_type(private),
+        not_before=leaf.not_valid_before_utc,
+        not_after=leaf.not_valid_after_utc,
+        warnings=tuple(_warnings(leaf, cert, now or datetime.datetime.now(datetime.UTC))),
+    )
+    try:
+        certificate.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    except OSError as error:  # ssl.SSLError included: what OpenSSL's security level refuses, for example
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        found = f"{cert} with {key} is refused by OpenSSL ({reason})"
+        raise ConfigError([Fault(path, found, "a certificate and key that OpenSSL accepts")]) from error
+    return certificate
+
+
+def _read(file: Path, path: str, faults: list[Fault]) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        faults.append(Fault(path, f"{file} cannot be read ({error.strerror or error})", "a readable PEM file"))
+        return None
+
+
+def _read_chain(file: Path, path: str, faults: list[Fault]) -> list[x509.Certificate]:
+    data = _read(file, path, faults)
+    if data is None:
+        return []
+    try:
+        return x509.load_pem_x509_certificates(data)
+    except ValueError:
+        found = f"{file} holds no PEM certificate"
+        if b"-----BEGIN CERTIFICATE-----" in data:
+            found = f"{file} holds a damaged PEM certificate"
+        faults.append(Fault(path, found, "-----BEGIN CERTIFICATE-----, the server's own first"))
+        return []
+
+
+def _read_key(file: Path, password: str | None, path: str, faults: list[Fault]) -> PrivateKeyTypes | None:
+    data = _read(file, path, faults)
+    if data is None:
+        return None
+    encrypted = b"ENCRYPTED" in data
+    if encrypted and not password:
+        faults.append(Fault(path, f"{file} is encrypted and no password is given", "give its password"))
+        return None
+    try:
+        return load_pem_private_key(data, password.encode() if password and encrypted else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        if b"PRIVATE KEY-----" not in data:
+            faults.append(Fault(path, f"{file} holds no PEM private key", "-----BEGIN PRIVATE KEY-----"))
+        elif encrypted:
+            faults.append(Fault(path, f"{file} cannot be decrypted with the password given", "the key's password"))
+        else:
+            faults.append(Fault(path, f"{file} holds a damaged PEM private key", "-----BEGIN PRIVATE KEY-----"))
+        return None
+
+
+def _check_pair(
+    chain: list[x509.Certificate],
+    private: PrivateKeyTypes,
+    cert: Path,
+    key: Path,
+    path: str,
+    faults: list[Fault],
+) -> None:
+    if not _key_type(private):
+        kind = type(private).__name__.strip("_").removesuffix("PrivateKey")
+        faults.append(Fault(path, f"{key} holds a {kind} key", "an RSA, ECDSA, Ed25519 or Ed448 key"))
+        return
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if chain[0].public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+        found = f"{key} is not the key of the first certificate in {cert}"
+        faults.append(Fault(path, found, "a certificate and key that belong together"))
+
+
+def _key_type(private: PrivateKeyTypes) -> str:
+    match private:
+        case rsa.RSAPrivateKey():
+            return f"rsa-{private.key_size}"
+        case ec.EllipticCurvePrivateKey():
+            return f"ecdsa-{private.curve.name}"
+        case ed25519.Ed25519PrivateKey():
+            return "ed25519"
+        case ed448.Ed448PrivateKey():
+            return "ed448"
+        case _:
+            return ""
+
+
+def _names(leaf: x509.Certificate) -> tuple[str, ...]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    dns = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return tuple(dict.fromkeys(dns + addresses))
+
+
+def _warnings(leaf: x509.Certificate, cert: Path, now: datetime.datetime) -> list[str]:
+    found = []
+    if now > leaf.not_valid_after_utc:
+        found.append(f"{cert} expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
+    if now < leaf.not_valid_before_utc:
+        found.append(f"{cert} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
+    if not _names(leaf):
+        found.append(f"{cert} names no host in subjectAltName, so no client will accept it")
+    return found

@@ -1,0 +1,584 @@
+"""TLS between a socket's transport and a connection: an `asyncio.Protocol` below, a `Link` above.
+
+Theory of operation
+-------------------
+    transport ──data_received──► TlsLink ──data_received──► inner
+    transport ◄─────write─────── TlsLink ◄─────write─────── inner
+
+The states, each with what holds in it (`_State`):
+
+    NEW ──► HELLO ──► HANDSHAKE ◄──► OFFLOADED     a client's end goes from NEW to HANDSHAKE
+                          │
+                          ▼
+                        OPEN ──► CLOSING ──► LOST  every state may go to CLOSING, and to LOST
+                          └──► ENDED ──┘           our side has ended, the other is listened to no more
+
+* Before OPEN, `inner` knows nothing. A handshake that does not succeed ends in one call of `on_failure`, when the
+  socket is gone; one that does, in `inner.connection_made(link)`, and from then on `inner` gets what a protocol gets:
+  `eof_received` at most once, `connection_lost` once. The two are never both called.
+* In OFFLOADED a thread owns the SSL object. Nothing here touches it; what arrives waits in `_held`, and once that is
+  more than a handshake can need, the transport is paused. If the connection goes away meanwhile, the result is dropped.
+* In OPEN, one call of `data_received` runs decryption, `inner.data_received` and its `write` in one stack. What
+  `inner` writes during the call is joined, so that head and body become one record and one write, and sent when the
+  call ends or a record is full. What it writes at other times is sent at once.
+* Pausing is looked at before each delivery; it reaches the transport when the delivery ends, and resuming happens in
+  an iteration of its own (first what is already here, then the transport). So `inner` is never entered twice, data
+  that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
+  one iteration, which loses data on Proactor.
+* Ends. A close_notify is an end of file like any other: `inner.eof_received`, and if that returns True the
+  connection stays half-open. A FIN without one may be an attacker's: what came before it is delivered, and then
+  `inner.connection_lost` gets a ProxyError that says so (on an idle keep-alive connection that is nothing to worry
+  about: many clients leave like this). Our own close sends close_notify and does not wait for the answer; whoever
+  calls `close` owns the timer that calls `abort`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import ssl
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, cast
+
+from iocproxy.errors import ProxyError, Side
+from iocproxy.link import Timer
+from iocproxy.message import TlsInfo
+from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
+from iocproxy.tls.context import UpstreamTls
+from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
+from iocproxy.tls.store import CertificateStore
+
+#: Ciphertext kept while a thread has the SSL object, before the transport is paused.
+_MAX_HELD = 64 * 1024
+
+#: A flight of at least this many bytes holds the certificate of an RSA key, and so its signature was made.
+#: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.)
+_SIGNED_FLIGHT = 512
+
+_PLAIN_HTTP_BODY = b"This port speaks TLS: use https://\n"
+_PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_PLAIN_HTTP_BODY), _PLAIN_HTTP_BODY)
+)
+
+
+class _State(enum.Enum):
+    NEW = "new"  # there is no transport yet
+    HELLO = "hello"  # server's end: the ClientHello is not complete, there is no pipeline
+    HANDSHAKE = "handshake"  # there is a pipeline, it waits for the other side
+    OFFLOADED = "offloaded"  # a thread runs a handshake step and owns the pipeline
+    OPEN = "open"  # `inner` is connected
+    ENDED = "ended"  # we have said close_notify; what arrives is thrown away, the end of it is told
+    CLOSING = "closing"  # nothing is delivered or written any more; the transport is closing
+    LOST = "lost"  # the transport is gone
+
+
+_OPEN = _State.OPEN
+_NOBODY = asyncio.Protocol()
+
+
+class TlsLink(asyncio.Protocol):
+    """TLS over one connection; see the top of the file. `info` is what the handshake agreed on, None before.
+
+    `tls` is the certificates to serve with (server's end), or how to open TLS towards an upstream. `timer` is
+    armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake succeeded or the
+    socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if the
+    handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop.
+    """
+
+    __slots__ = (
+        "_connected",
+        "_delivering",
+        "_eof_told",
+        "_error",
+        "_executor",
+        "_handshake_timeout",
+        "_held",
+        "_held_size",
+        "_inner",
+        "_inner_received",
+        "_loop",
+        "_offload",
+        "_on_failure",
+        "_paused",
+        "_pending",
+        "_pending_size",
+        "_pipeline",
+        "_reader",
+        "_resume_due",
+        "_server_name",
+        "_state",
+        "_timer",
+        "_tls",
+        "_transport",
+        "_transport_paused",
+        "_writing_paused",
+        "info",
+    )
+
+    _transport: asyncio.Transport  # from `connection_made` on
+    _pipeline: TlsPipeline  # in HANDSHAKE, OFFLOADED, OPEN and CLOSING, if the hello was read
+
+    def __init__(
+        self,
+        inner: asyncio.Protocol,
+        *,
+        tls: CertificateStore | UpstreamTls,
+        timer: Timer | None,
+        handshake_timeout: float,
+        executor: Executor,
+        loop: asyncio.AbstractEventLoop,
+        on_failure: Callable[[ProxyError], None],
+    ) -> None:
+        # The connection
+        self._inner = inner
+        self._inner_received = inner.data_received
+        self._loop = loop
+        self._state = _State.NEW
+        self._error: ProxyError | None = None  # why it is closing
+        self.info: TlsInfo | None = None
+        # The handshake
+        self._tls = tls
+        self._timer = timer
+        self._handshake_timeout = handshake_timeout
+        self._executor = executor
+        self._on_failure = on_failure
+        self._connected = False  # `inner.connection_made` was called
+        self._reader: ClientHelloReader | None = None
+        self._server_name = ""
+        self._offload = False
+        self._held: list[bytes] = []
+        self._held_size = 0
+        # Reading
+        self._paused = False  # what `inner` wants
+        self._transport_paused = False  # what the transport was told
+        self._resume_due = False  # `_resumed` is scheduled
+        self._eof_told = False
+        # Writing
+        self._delivering = False  # within `inner.data_received`: writes are joined
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._writing_paused = False
+
+    # --- From the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if self._state is _State.CLOSING:  # given up before there was a transport
+            self._transport.abort()
+            return
+        if self._timer is not None:
+            self._timer.arm(self._handshake_timeout)
+        if isinstance(self._tls, CertificateStore):
+            self._reader = ClientHelloReader()
+            self._state = _State.HELLO
+            return
+        self._server_name = self._tls.server_name
+        self._state = _State.HANDSHAKE
+        self._pipeline = TlsPipeline(self._tls.context, server_name=self._server_name)
+        self._step()
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is not _OPEN:
+            if self._state is not _State.ENDED:
+                self._handshake_received(data)
+            return
+        self._pipeline.feed(data)
+        if not self._paused:
+            self._deliver()
+
+    def eof_received(self) -> bool:
+        """Asked again on each pause and resume by some transports, so that a second call changes nothing."""
+        if self._state is _OPEN:
+            self._pipeline.feed_eof()
+            if not self._paused:
+                self._deliver()
+        elif self._state is _State.ENDED:
+            if not self._eof_told:
+                self._eof_told = True
+                self._inner.eof_received()
+            return False
+        else:
+            self._refuse(self._handshake_error("the connection was closed during the TLS handshake"))
+        # True keeps the transport open: for what `inner` still has to read when it resumes, or to write if it likes.
+        return self._state is _OPEN
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        state, self._state = self._state, _State.LOST
+        inner, self._inner, self._inner_received = self._inner, _NOBODY, _NOBODY.data_received
+        self._held.clear()
+        self._pending.clear()
+        if self._connected:
+            if state is _OPEN:
+                self._pipeline.close_notify()  # not to be sent: for the session's sake
+            del self._pipeline  # 20 KiB and more, which whoever still holds the link has no use for
+            inner.connection_lost(self._error or exc)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        error = self._error
+        if error is None:
+            error = self._handshake_error("the connection was lost during the TLS handshake")
+            error.__cause__ = exc
+        self._on_failure(error)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        if self._connected:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._connected:
+            self._inner.resume_writing()
+
+    # --- Handshake
+
+    def handshake_timed_out(self) -> None:
+        """For the timer to call. Closes the connection at once, unless the handshake has succeeded."""
+        if self._connected or self._state is _State.LOST:
+            return
+        if self._error is None:
+            self._error = self._handshake_error(
+                f"the TLS handshake was not complete within {self._handshake_timeout:g} s", timeout=True
+            )
+        self._abort()
+
+    def _handshake_received(self, data: bytes) -> None:
+        match self._state:
+            case _State.HELLO:
+                self._hello_received(data)
+            case _State.HANDSHAKE:
+                self._pipeline.feed(data)
+                self._step()
+            case _State.OFFLOADED:
+                self._held.append(data)
+                self._held_size += len(data)
+                if self._held_size > _MAX_HELD:
+                    self._set_transport_paused(True)
+            case _:  # closing: nobody is interested any more
+                pass
+
+    def _hello_received(self, data: bytes) -> None:
+        reader, store = self._reader, self._tls
+        assert reader is not None
+        assert isinstance(store, CertificateStore)
+        try:
+            hello = reader.feed(data)
+        except HelloError as error:
+            answer = _PLAIN_HTTP_ANSWER if error.fault is HelloFault.PLAIN_HTTP else error.alert
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), answer)
+            return
+        if hello is None:
+            return
+        self._reader = None
+        self._server_name = hello.server_name
+        identity = store.choose(hello)
+        self._offload = identity.offload
+        self._pipeline = TlsPipeline(identity.context)
+        self._pipeline.feed(reader.received)
+        self._state = _State.HANDSHAKE
+        self._step()
+
+    def _step(self) -> None:
+        """Run the handshake as far as it goes, here or in the executor."""
+        if self._offload:
+            try:
+                self._executor.submit(self._step_in_thread, self._pipeline)
+            except RuntimeError:  # the executor is shut down
+                self._refuse(self._handshake_error("the proxy is stopping", side=Side.PROXY))
+            else:
+                self._state = _State.OFFLOADED
+            return
+        try:
+            done = self._pipeline.handshake()
+        except ProxyError as error:
+            self._refuse(error)
+        else:
+            self._stepped(done)
+
+    def _step_in_thread(self, pipeline: TlsPipeline) -> None:
+        """What the executor runs; owns the pipeline until `_offloaded` is called on the loop."""
+        # Not `run_in_executor`: its two futures double the price of the hand-over (100 µs instead of 50 µs).
+        result: bool | ProxyError
+        try:
+            result = pipeline.handshake()
+        except ProxyError as error:
+            result = error
+        try:
+            self._loop.call_soon_threadsafe(self._offloaded, result)
+        except RuntimeError:  # the loop is closed, and everybody gone with it
+            pass
+
+    def _offloaded(self, result: bool | ProxyError) -> None:
+        """A step has come back from its thread; from here on the pipeline is ours again."""
+        if self._state is not _State.OFFLOADED:
+            return  # closed meanwhile
+        self._state = _State.HANDSHAKE
+        if isinstance(result, ProxyError):
+            self._refuse(result)
+            return
+        held = b"".join(self._held)
+        self._held.clear()
+        self._held_size = 0
+        if held:
+            self._pipeline.feed(held)
+        self._stepped(result, more=bool(held))
+        if self._state is _State.HANDSHAKE:
+            self._set_transport_paused(False)
+
+    def _stepped(self, done: bool, *, more: bool = False) -> None:
+        """A step went well; `more` says that bytes have come since it began."""
+        flight = self._pipeline.take_outgoing()
+        if flight:
+            self._transport.write(flight)
+            if len(flight) >= _SIGNED_FLIGHT or self._pipeline.object.session_reused:
+                self._offload = False  # what is left costs less than handing it over
+        if done:
+            self._opened()
+        elif more:
+            self._step()
+
+    def _opened(self) -> None:
+        ssl_object = self._pipeline.object
+        cipher = ssl_object.cipher()
+        self.info = TlsInfo(
+            version=ssl_object.version() or "",
+            cipher=cipher[0] if cipher else "",
+            resumed=bool(ssl_object.session_reused),
+            server_name=self._server_name,
+            alpn=ssl_object.selected_alpn_protocol() or "",
+        )
+        if self._timer is not None:
+            self._timer.cancel()
+        self._state = _OPEN
+        self._connected = True
+        self._inner.connection_made(cast("asyncio.Transport", self))
+        if self._writing_paused:
+            self._inner.pause_writing()
+        if self._state is _OPEN:
+            self._deliver()  # what came with the last of the handshake
+
+    def _refuse(self, error: ProxyError, answer: bytes = b"") -> None:
+        """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows."""
+        if self._error is not None or self._state in {_State.CLOSING, _State.LOST}:
+            return
+        if self._state is _State.HANDSHAKE:
+            answer += self._pipeline.take_outgoing()
+        self._close_with(error, answer)
+
+    def _handshake_error(self, message: str, *, side: Side | None = None, timeout: bool = False) -> ProxyError:
+        if isinstance(self._tls, CertificateStore):
+            return ProxyError(message, side=side or Side.CLIENT, stage="handshake")
+        return ProxyError(
+            message,
+            side=side or Side.UPSTREAM,
+            stage="handshake",
+            status=504 if timeout else 502,
+            retryable=True,
+            proxy_status="connection_timeout" if timeout else "connection_terminated",
+        )
+
+    # --- Reading
+
+    def _deliver(self) -> None:
+        """Give `inner` what there is until it pauses. The only place that calls `inner.data_received`."""
+        pipeline = self._pipeline
+        self._delivering = True
+        try:
+            # 1. Decrypt and deliver.
+            while not self._paused and self._state is _OPEN:
+                try:
+                    plain = pipeline.read()
+                except ProxyError as error:
+                    self._delivering = False
+                    self._fail(error)
+                    return
+                if not plain:
+                    break
+                self._inner_received(plain)
+                if not pipeline.readable:
+                    break
+        finally:
+            self._delivering = False
+            # 2. Send what was written meanwhile, as one record if it fits.
+            if self._pending:
+                self._flush()
+        if self._state is not _OPEN:
+            return
+        # 3. Send what OpenSSL has to say (KeyUpdate, a refusal to renegotiate).
+        if outgoing := pipeline.take_outgoing():
+            self._transport.write(outgoing)
+        # 4. Tell the transport what `inner` wants now.
+        if self._paused is not self._transport_paused:
+            self._set_transport_paused(self._paused)
+        # 5. The end, if this was it.
+        if pipeline.ended is not None:
+            self._stream_ended(pipeline.ended)
+
+    def _stream_ended(self, how: Ended) -> None:
+        if how is Ended.TRUNCATED:
+            self._fail(self._truncated())
+        elif not self._eof_told:
+            self._eof_told = True
+            if not self._inner.eof_received():
+                self.close()
+
+    def _truncated(self) -> ProxyError:
+        message = "the TLS connection ended without close_notify"
+        if isinstance(self._tls, CertificateStore):
+            return ProxyError(message, side=Side.CLIENT, stage="body")
+        return ProxyError(
+            message, side=Side.UPSTREAM, stage="response", status=502, proxy_status="http_response_incomplete"
+        )
+
+    def pause_reading(self) -> None:
+        self._paused = True
+        if not self._delivering:
+            self._set_transport_paused(True)
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        if not self._delivering and not self._resume_due:
+            self._resume_due = True
+            self._loop.call_soon(self._resumed)
+
+    def _resumed(self) -> None:
+        self._resume_due = False
+        if self._state is _OPEN and not self._paused:
+            self._deliver()
+
+    def _set_transport_paused(self, paused: bool) -> None:
+        if paused is self._transport_paused or self._state in {_State.CLOSING, _State.LOST}:
+            return
+        self._transport_paused = paused
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # --- Writing
+
+    def write(self, data: bytes) -> None:
+        """Encrypt and send. Ignored once the link is closing, as `asyncio.Transport.write` does."""
+        if self._state is not _OPEN or not data:
+            return
+        if not self._delivering:
+            self._send(data)
+            return
+        self._pending.append(data)
+        self._pending_size += len(data)
+        if self._pending_size >= RECORD:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_size = 0
+        self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        try:
+            if len(data) <= BATCH:
+                self._transport.write(self._pipeline.write(data))
+                return
+            view = memoryview(data)
+            for start in range(0, len(view), BATCH):
+                self._transport.write(self._pipeline.write(view[start : start + BATCH]))
+        except ProxyError as error:
+            self._fail(error)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """Send what is written, close_notify and FIN. What the other side still sends is thrown away unread, up to its
+        own end, which `inner` is told: TLS 1.2 allows nothing else (RFC 5246 section 7.2.1), and closing on top
+        of it would reset the connection and may destroy what was sent last."""
+        if self._state is not _OPEN:
+            return
+        if self._pending:
+            self._flush()
+        if self._state is not _OPEN:
+            return
+        last = self._pipeline.close_notify()
+        self._state = _State.ENDED
+        if last:
+            self._transport.write(last)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._paused = False
+        self._set_transport_paused(False)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._transport.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._transport.get_write_buffer_size() + self._pending_size
+
+    # --- Ending
+
+    def is_closing(self) -> bool:
+        if self._state in {_State.NEW, _State.CLOSING, _State.LOST}:
+            return self._state is not _State.NEW
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what is written and close_notify, then close; the other side's close_notify is not waited for.
+
+        Before the handshake is complete this makes it fail.
+        """
+        if self._state is _OPEN:
+            if self._pending:
+                self._flush()
+            if self._state is _OPEN:
+                self._close_with(None, self._pipeline.close_notify())
+        elif self._state is _State.ENDED:
+            self._close_with(None, b"")
+        else:
+            self._refuse(self._handshake_error("closed before the TLS handshake was complete", side=Side.PROXY))
+
+    def abort(self) -> None:
+        """Close at once; what is buffered is lost. The session stays good for another connection."""
+        if self._state is _OPEN:
+            self._pipeline.close_notify()  # not to be sent
+        self._abort()
+
+    def _abort(self) -> None:
+        if self._state is not _State.LOST:
+            self._state = _State.CLOSING
+            if hasattr(self, "_transport"):  # or else as soon as there is one
+                self._transport.abort()
+
+    def _fail(self, error: ProxyError) -> None:
+        """TLS is broken: send the alert and close. `inner.connection_lost` follows with `error`."""
+        if self._state is _OPEN:
+            self._close_with(error, self._pipeline.take_outgoing() or self._pipeline.close_notify())
+
+    def _close_with(self, error: ProxyError | None, last: bytes) -> None:
+        self._state = _State.CLOSING
+        self._error = error
+        self._pending.clear()
+        self._pending_size = 0
+        if not hasattr(self, "_transport"):
+            return  # `connection_made` sees to it
+        if last:
+            self._transport.write(last)
+        self._transport.close()
+
+    # --- What else a transport has
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """`tls_info` is `info`, `ssl_object` the `ssl.SSLObject` (not to be read from); the rest is the transport's."""
+        if name == "tls_info":
+            return self.info if self.info is not None else default
+        if name == "ssl_object":
+            return self._ssl_object() or default
+        return self._transport.get_extra_info(name, default)
+
+    def _ssl_object(self) -> ssl.SSLObject | None:
+        return self._pipeline.object if self._connected and self._state is not _State.LOST else None
+
+    def __repr__(self) -> str:
+        return f"<TlsLink {self._state.value}{' paused' if self._paused else ''} {self.info or ''}>"
