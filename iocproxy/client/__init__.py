@@ -1,0 +1,1 @@
+"""The client's side: one connection, its requests one after the other."""

@@ -1,0 +1,504 @@
+"""One client connection: requests in, one exchange at a time, in order.
+
+    HEAD ──► BODY ──► BUSY ──► HEAD            the next request
+      │        │        │
+      │        └────────┴────► LINGER ──► CLOSED
+      ├──────────(upgrade)───► TUNNEL ──► CLOSED
+      └──────────(idle end)─────────────► CLOSED
+
+* HEAD: between requests, or within a head (`_heads.kept` says which).
+* BODY: an exchange runs and its request's body is still arriving.
+* BUSY: an exchange runs and its request is complete. What arrives is the next request (pipelining): it is kept as
+  bytes in `_ahead`, and reading stops, so the look-ahead is what one read brought.
+* TUNNEL: bytes go to the exchange as they come.
+* LINGER: the last response is out and the client may still be sending: what arrives is thrown away for a moment,
+  because closing on unread bytes makes TCP reset the connection and may destroy the response (RFC 9112 section 9.6).
+* CLOSED: closing or closed; nothing is read any more.
+
+There is one deadline, whose meaning is the state's; it is moved, hardly ever cancelled (net/deadlines.py).
+Reading is paused for the reasons in `_pauses`; it goes on when there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from typing import cast
+
+from iocproxy.config import Timeouts
+from iocproxy.errors import ProxyError, Side
+from iocproxy.exchange.ports import Exchanges, Forwarding, RequestSide
+from iocproxy.http1.body import BodyReader, body_reader
+from iocproxy.http1.chunked import ChunkError
+from iocproxy.http1.errors import bad_request, bad_request_body
+from iocproxy.http1.framing import NO_BODY
+from iocproxy.http1.heads import MAX_EMPTY_LINES, HeadBuffer, HeadLimits, HeadTooLarge
+from iocproxy.http1.request import RequestHead, RequestHeadParser, why_not_a_request
+from iocproxy.link import Link, Timer
+from iocproxy.message import Client
+from iocproxy.net.endings import end_output, reset_when_closed, unread_octets
+
+
+class State(enum.Enum):
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    BUSY = enum.auto()
+    TUNNEL = enum.auto()
+    LINGER = enum.auto()
+    CLOSED = enum.auto()
+
+
+_HEAD, _BODY, _BUSY, _TUNNEL, _LINGER, _CLOSED = State
+
+
+#: Why reading is paused, as bits of `_pauses`.
+_AHEAD = 1  # there is a request to be served before more may be read
+_HELD = 2  # the exchange cannot take more of the body
+
+#: What may wait in the output buffer before the upstream is held, in octets.
+HIGH_WATER = 256 * 1024
+
+#: How long (seconds) and how much (octets) is thrown away in LINGER; nginx lingers for 5 s between two reads.
+_LINGER_TIME = 2.0
+_LINGER_OCTETS = 1024 * 1024
+
+#: How long a closing connection may take to write out what is left, in seconds.
+_CLOSING = 5.0
+
+
+class ClientConnection(asyncio.Protocol):
+    """Implements `ports.ClientSide`. `on_closed` is called once, when the connection is gone."""
+
+    __slots__ = (
+        "_ahead",
+        "_blocked",
+        "_eof",
+        "_exchange",
+        "_exchanges",
+        "_heads",
+        "_in_head",
+        "_keep_alive",
+        "_lingered",
+        "_link",
+        "_loop",
+        "_max_request_line",
+        "_on_closed",
+        "_parser",
+        "_pauses",
+        "_reader",
+        "_reading",
+        "_stalled_at",
+        "_state",
+        "_timeouts",
+        "_timer",
+        "client",
+        "draining",
+        "forwarding",
+        "scheme",
+        "write",
+    )
+
+    forwarding: Forwarding  # from `connection_made` on
+
+    def __init__(
+        self,
+        client: Client,
+        exchanges: Exchanges,
+        *,
+        scheme: str,
+        limits: HeadLimits,
+        timeouts: Timeouts,
+        timer: Callable[[Callable[[], None]], Timer],
+        loop: asyncio.AbstractEventLoop,
+        on_closed: Callable[[ClientConnection], None],
+    ) -> None:
+        # for the connection's life
+        self.client = client
+        self.scheme = scheme
+        self.draining = False
+        self.write: Callable[[bytes], None] = _not_connected
+        self._exchanges = exchanges
+        self._timeouts = timeouts
+        self._keep_alive = timeouts.keep_alive
+        self._timer = timer(self._expired)
+        self._loop = loop
+        self._on_closed = on_closed
+        self._max_request_line = limits.max_request_line
+        self._link: Link | None = None
+        self._heads = HeadBuffer(limits, empty_lines=MAX_EMPTY_LINES)
+        self._parser = RequestHeadParser(limits)
+        self._state = _HEAD
+        self._pauses = 0
+        self._blocked = False
+        self._stalled_at = 0
+        self._eof = False
+        self._lingered = 0
+        self._reading = False  # within `_read_heads`: a finished exchange leaves the next request to its loop
+        # for one request
+        self._in_head = False
+        self._exchange: RequestSide | None = None
+        self._reader: BodyReader | None = None
+        self._ahead = b""
+
+    def __repr__(self) -> str:
+        return f"<ClientConnection {self._state.name} {self.client!r}>"
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests, with nothing of the next one here."""
+        return self._state is _HEAD and not self._heads.kept
+
+    # ── from the event loop ──────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._link = link = cast("Link", transport)
+        if self._state is _CLOSED:  # the proxy stopped while the connection was being set up
+            link.abort()
+            return
+        link.set_write_buffer_limits(high=HIGH_WATER)
+        self.write = link.write
+        self.client.tls = link.get_extra_info("tls_info")
+        self.forwarding = self._exchanges.connected(self.client, self.scheme)
+        self._timer.arm(self._timeouts.request_header)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state is _HEAD:
+            self._read_heads(data)
+        elif state is _BODY:
+            self._read_body(data)
+        elif state is _TUNNEL:
+            assert self._exchange is not None
+            self._timer.arm(self._timeouts.tunnel_idle)
+            self._exchange.client_data(data)
+        elif state is _BUSY:
+            self._ahead += data
+            self._pause(_AHEAD)
+        elif state is _LINGER:
+            self._lingered += len(data)
+            if self._lingered > _LINGER_OCTETS:
+                self._close()
+
+    def eof_received(self) -> bool | None:
+        """A client may end its side and still read the response (RFC 9112 section 9.6)."""
+        self._eof = True
+        state = self._state
+        exchange = self._exchange
+        if state is _BUSY:
+            return True
+        if state is _TUNNEL:
+            assert exchange is not None
+            exchange.client_eof()
+            return self._state is _TUNNEL
+        if state is _BODY:
+            assert exchange is not None
+            exchange.client_failed(bad_request_body("the connection ended within the request's body"))
+        elif state is _HEAD:
+            self._end_of_requests()
+        self._close()
+        return True  # the transport is closed by `_close`, once everything is written
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._timer.cancel()
+        self._state = _CLOSED
+        self.write = _discard
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_lost()
+        self._on_closed(self)
+
+    def pause_writing(self) -> None:
+        assert self._link is not None
+        self._blocked = True
+        self._stalled_at = unread_octets(self._link)
+        self._timer.arm(self._timeouts.response_write)
+        if self._exchange is not None:
+            self._exchange.client_blocked()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._arm()
+        if self._exchange is not None:
+            self._exchange.client_unblocked()
+
+    # ── from the exchange (ports.ClientSide; `write` is the link's own) ──────────────────────────────────────────
+
+    def hold(self) -> None:
+        self._pause(_HELD)
+
+    def unhold(self) -> None:
+        self._unpause(_HELD)
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        self._exchange = None
+        self._reader = None
+        if self._state is _CLOSED:
+            return
+        if not keep_alive:
+            self._linger(complete=self._state in {_BUSY, _TUNNEL})
+            return
+        self._state = _HEAD
+        if self._pauses:
+            self._unpause(_HELD)
+        if self._ahead:
+            if not self._reading:
+                # Not now: the exchange that calls us stands on the stack, and so does its upstream connection.
+                self._loop.call_soon(self._read_ahead)
+        elif self._eof or self.draining:
+            self._close()
+        elif self._blocked:
+            pass  # `response_write` runs; `resume_writing` arms what comes after it
+        else:
+            self._timer.arm(self._keep_alive)
+
+    def exchange_broken(self, *, abort: bool) -> None:
+        self._exchange = None
+        if abort:
+            if self._link is not None:
+                reset_when_closed(self._link)
+            self.abort()
+        else:
+            self._close()
+
+    def begin_tunnel(self) -> None:
+        self._state = _TUNNEL
+        self._timer.arm(self._timeouts.tunnel_idle)
+        ahead, self._ahead = self._ahead, b""
+        exchange = self._exchange
+        assert exchange is not None
+        if ahead:
+            exchange.client_data(ahead)
+        if self._eof:
+            exchange.client_eof()
+        self._unpause(_AHEAD)
+
+    def end_output(self) -> None:
+        assert self._link is not None
+        end_output(self._link)
+
+    def touch(self) -> None:
+        if not self._blocked:
+            self._timer.arm(self._timeouts.tunnel_idle)
+
+    # ── from the proxy ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def drain(self) -> None:
+        """Take no more requests: close when idle, else when the response under way is complete."""
+        self.draining = True
+        if self.idle and not self._ahead:
+            self._close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._state = _CLOSED
+        if self._link is not None:
+            self._link.abort()
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_heads(self, data: bytes) -> None:
+        """Serve the requests in `data` until one has to be waited for. A loop, so that a pipeline of requests that are
+        answered on the spot (429) does not become a tower of calls."""
+        self._reading = True
+        try:
+            while data and self._state is _HEAD:
+                data = self._read_one_head(data)
+        finally:
+            self._reading = False
+        if self._state is not _HEAD:
+            return
+        # every request in the read was answered on the spot
+        if self._pauses:
+            self._unpause(_AHEAD)
+        if self._eof:
+            self._end_of_requests()
+        elif self.draining and self.idle:
+            self._close()
+
+    def _read_one_head(self, data: bytes) -> bytes:
+        """Serve the first request in `data`; returns what is to be read next if it was answered on the spot."""
+        try:
+            taken = self._heads.take(data)
+            if taken is None:
+                self._incomplete_head()
+                return b""
+        except HeadTooLarge as error:
+            self._refuse_large(error)
+            return b""
+        try:
+            head = self._parser.parse(taken[0])
+        except ProxyError as error:
+            self._refuse(error, taken[0])
+            return b""
+        self._in_head = False
+        self._begin(head, taken[1])
+        if self._state is not _HEAD:
+            return b""
+        ahead, self._ahead = self._ahead, b""
+        return ahead
+
+    def _begin(self, head: RequestHead, rest: bytes) -> None:
+        """Hand one request over, with what has come of its body."""
+        if head.body == NO_BODY:
+            self._body_done(rest)
+            self._exchange = self._exchanges.begin(self, head, b"", done=True)
+        else:
+            reader = self._reader = body_reader(head.body)
+            try:
+                body = reader.feed(rest) if rest else b""
+            except ChunkError as error:
+                self._refuse(bad_request_body(f"a body that is not in the chunked coding: {error}"))
+                return
+            if reader.done:
+                self._body_done(reader.rest)
+            else:
+                self._state = _BODY
+                self._unpause(_AHEAD)
+                self._timer.arm(self._timeouts.request_body)
+            self._exchange = self._exchanges.begin(self, head, body, done=reader.done)
+
+    def _read_body(self, data: bytes) -> None:
+        reader, exchange = self._reader, self._exchange
+        assert reader is not None
+        assert exchange is not None
+        try:
+            body = reader.feed(data)
+        except ChunkError as error:
+            exchange.client_failed(bad_request_body(f"a body that is not in the chunked coding: {error}"))
+            return
+        if reader.done:
+            self._body_done(reader.rest)
+            exchange.request_data(body, done=True)
+        else:
+            self._timer.arm(self._timeouts.request_body)
+            if body:
+                exchange.request_data(body, done=False)
+
+    def _body_done(self, rest: bytes) -> None:
+        """The request is complete; `rest` belongs to the next one. Without it reading goes on, to see the client go."""
+        self._state = _BUSY
+        self._reader = None
+        if rest:
+            self._ahead = rest
+            self._pause(_AHEAD)
+        elif self._pauses:
+            self._unpause(_AHEAD)
+
+    def _read_ahead(self) -> None:
+        """The next of the requests that came with an earlier one."""
+        if self._state is _HEAD and not self._exchange:
+            data, self._ahead = self._ahead, b""
+            self._read_heads(data)
+
+    def _end_of_requests(self) -> None:
+        """The client will send no more; what it sent is answered."""
+        if self._heads.kept:
+            self._refuse(bad_request("the connection ended within the request's head"))
+        self._close()
+
+    def _incomplete_head(self) -> None:
+        kept = self._heads.kept
+        why = why_not_a_request(kept) if kept else ""
+        if why:
+            self._refuse(bad_request(why))
+        elif len(kept) > self._max_request_line and b"\r\n" not in kept:
+            self._refuse(bad_request("request line too long", 414))
+        elif not self._in_head:
+            self._in_head = True
+            self._timer.arm(self._timeouts.request_header)
+
+    def _refuse_large(self, error: HeadTooLarge) -> None:
+        kept = self._heads.kept
+        if b"\r\n" not in kept[: self._max_request_line + 2] and len(kept) > self._max_request_line:
+            self._refuse(bad_request("request line too long", 414))
+        else:
+            self._refuse(bad_request(str(error), 431))
+
+    def _refuse(self, error: ProxyError, head: bytes = b"") -> None:
+        self._state = _LINGER  # the client may well be in the middle of sending
+        self._exchanges.refuse(self, error, content=not (head or self._heads.kept).startswith(b"HEAD "))
+
+    # ── pausing and deadlines ────────────────────────────────────────────────────────────────────────────────────
+
+    def _pause(self, why: int) -> None:
+        if not self._pauses and self._link is not None:
+            self._link.pause_reading()
+        self._pauses |= why
+
+    def _unpause(self, why: int) -> None:
+        if self._pauses & why:
+            self._pauses &= ~why
+            if not self._pauses and self._state is not _CLOSED and self._link is not None:
+                self._link.resume_reading()
+                if self._state is _BODY:
+                    self._timer.arm(self._timeouts.request_body)
+
+    def _arm(self) -> None:
+        """Arm the deadline that the state asks for."""
+        state = self._state
+        if state is _HEAD:
+            self._timer.arm(self._timeouts.keep_alive)
+        elif state is _BODY:
+            self._timer.arm(self._timeouts.request_body)
+        elif state is _TUNNEL:
+            self._timer.arm(self._timeouts.tunnel_idle)
+
+    def _expired(self) -> None:
+        state = self._state
+        if state is _CLOSED:
+            self.abort()
+        elif self._blocked:
+            self._write_stalled()
+        elif state is _HEAD:
+            if self._heads.kept:
+                self._refuse(bad_request("the request's head took too long", 408))
+            else:
+                self._close()
+        elif state is _BODY and not self._pauses:
+            assert self._exchange is not None
+            self._exchange.client_failed(bad_request_body("silence within the request's body", 408))
+        elif state is _TUNNEL:
+            assert self._exchange is not None
+            self._exchange.client_failed(ProxyError("the tunnel was idle", side=Side.CLIENT, stage="tunnel"))
+        elif state is _LINGER:
+            self._close()
+
+    def _write_stalled(self) -> None:
+        """A client that reads slowly may; one that reads nothing is cut off."""
+        assert self._link is not None
+        waiting = unread_octets(self._link)
+        if waiting < self._stalled_at:
+            self._stalled_at = waiting
+            self._timer.arm(self._timeouts.response_write)
+        else:
+            self.abort()
+
+    # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _linger(self, *, complete: bool) -> None:
+        """After the last response: close, but not on top of what the client is still sending."""
+        if self._eof or (complete and not self._ahead):
+            self._close()
+            return
+        self._state = _LINGER
+        self._ahead = b""
+        self._unpause(_AHEAD | _HELD)
+        self._timer.arm(_LINGER_TIME)
+        assert self._link is not None
+        end_output(self._link)
+
+    def _close(self) -> None:
+        if self._state is not _CLOSED:
+            self._state = _CLOSED
+            if self._link is not None:
+                self._timer.arm(_CLOSING)
+                self._link.close()
+
+
+def _not_connected(data: bytes) -> None:
+    raise RuntimeError("written to before the connection was made")
+
+
+def _discard(data: bytes) -> None:
+    """The connection is gone."""

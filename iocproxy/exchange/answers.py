@@ -1,0 +1,81 @@
+"""The responses the proxy gives itself: small, escaped by construction, in the form the client asked for.
+
+Nothing a client or upstream sent is ever part of such a body, so there is nothing to escape.
+"""
+
+from __future__ import annotations
+
+import json
+
+from iocproxy.errors import ProxyError
+from iocproxy.http1.serialize import response_head
+from iocproxy.message import Fields, reason_phrase
+
+#: What the proxy calls itself in Via and Proxy-Status (RFC 9110 section 7.6.3, RFC 9209 section 2).
+PSEUDONYM = "iocproxy"
+
+#: Said to the client. The error's own text goes to the log: it may name servers that are nobody's business.
+_EXPLANATIONS = {
+    400: "The request could not be understood.",
+    404: "No route leads to this address.",
+    405: "This method is not available here.",
+    408: "The request took too long to arrive.",
+    414: "The address is too long.",
+    417: "The expectation cannot be met.",
+    429: "Too many requests. Please slow down.",
+    431: "The request's header fields are too large.",
+    500: "Something went wrong in the proxy.",
+    501: "The request uses something that is not supported here.",
+    502: "The server behind this proxy gave no valid answer.",
+    503: "The service is busy or not available. Please try again later.",
+    504: "The server behind this proxy took too long to answer.",
+    505: "This version of HTTP is not supported here.",
+}
+
+
+def prefers_json(accept: bytes) -> bool:
+    """True when a client's Accept names JSON and not HTML; the default is HTML, for people."""
+    accept = accept.lower()
+    return b"json" in accept and b"text/html" not in accept
+
+
+def error_body(status: int, *, as_json: bool) -> tuple[bytes, bytes]:
+    """(content type, body) for an error of `status`."""
+    title = reason_phrase(status).decode("ascii") or "Error"
+    text = _EXPLANATIONS.get(status, title)
+    if as_json:
+        return b"application/json", json.dumps({"status": status, "error": title, "message": text}).encode() + b"\n"
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{status} {title}</title></head>\n'
+        f"<body><h1>{status} {title}</h1><p>{text}</p><hr><p>{PSEUDONYM}</p></body></html>\n"
+    )
+    return b"text/html; charset=utf-8", page.encode("ascii")
+
+
+def error_fields(error: ProxyError, content_type: bytes) -> Fields:
+    """The fields of an error answer: Proxy-Status (RFC 9209) says to operators what the page does not."""
+    fields: Fields = [(b"Content-Type", content_type), (b"Cache-Control", b"no-store")]
+    if error.proxy_status:
+        fields.append((b"Proxy-Status", f"{PSEUDONYM}; error={error.proxy_status}".encode("ascii")))
+    if error.status == 405:
+        fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))  # RFC 9110 section 15.5.6
+    return fields
+
+
+def own_response(
+    date: bytes, status: int, reason: bytes, fields: Fields, body: bytes, version: int, *, keep_alive: bool
+) -> bytes:
+    """The head of a response that the proxy itself gives; `date` is the complete Date line."""
+    tail = date
+    if status not in {204, 304}:
+        tail = b"Content-Length: %d\r\n%b" % (len(body), tail)
+    if not keep_alive:
+        tail = b"Connection: close\r\n" + tail
+    elif version == 10:
+        tail = b"Connection: keep-alive\r\n" + tail
+    return response_head(status, reason, fields, tail)
+
+
+def told(error: ProxyError) -> str:
+    """An error as the record tells it: whose fault, and what."""
+    return f"{error.side}: {error}"

@@ -1,0 +1,663 @@
+"""The life of one request, from its head to the record of how it ended.
+
+Theory of operation
+-------------------
+An exchange stands between a client connection and an upstream connection and is called by both. Each call runs to its
+end without waiting: with an idle upstream connection at hand, a request goes out within the call that brought its
+head, and a response within the call that brought it (DESIGN: synchronous first). What really waits, and only that, is
+a task of its own: asynchronous middleware and connecting. There is at most one such task at a time, `_task`, and
+while it waits the client side is held, so that nothing piles up.
+
+    DECIDING ──► CONNECTING ──► WAITING ──► RESPONDING ──► OVER
+        │             ▲            │ │           │
+        │             └── retry ───┘ └► TUNNEL ──┤
+        └────────────── answered ────────────────┘
+
+* DECIDING: routing and middleware. No upstream is involved.
+* CONNECTING: no lease yet. What arrives of the body is in `_kept`, bounded because the client is held.
+* WAITING: the lease is ours and has been sent the head. Nothing has come back, so a retry is still possible.
+* RESPONDING: the head of the response has been sent to the client: from here on an error can only break it off.
+* TUNNEL: bytes both ways.
+* OVER: the record is written; neither side may call again.
+
+Flow control is coupled: a side that cannot be written holds the other one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from iocproxy.errors import ProxyError, Side
+from iocproxy.exchange.answers import error_body, error_fields, own_response, prefers_json, told
+from iocproxy.exchange.forwarding import VIA
+from iocproxy.exchange.ports import ClientSide, Lease, Server, Upstream
+from iocproxy.exchange.rewriting import check_rewritten_request, take_over_response, without_framing
+from iocproxy.exchange.shared import Shared
+from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk
+from iocproxy.http1.errors import bad_response
+from iocproxy.http1.framing import CHUNKED
+from iocproxy.http1.request import RequestHead
+from iocproxy.http1.response import ResponseHead
+from iocproxy.http1.serialize import request_head, response_head
+from iocproxy.message import Fields, Record, Request, Response, reason_phrase
+
+
+class Phase(enum.Enum):
+    DECIDING = enum.auto()
+    CONNECTING = enum.auto()
+    WAITING = enum.auto()
+    RESPONDING = enum.auto()
+    TUNNEL = enum.auto()
+    OVER = enum.auto()
+
+
+_DECIDING, _CONNECTING, _WAITING, _RESPONDING, _TUNNEL, _OVER = Phase
+
+#: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+#: How much of a request's body is kept for a retry, in octets.
+_REPLAY_LIMIT = 64 * 1024
+
+#: How many interim responses (1xx) may precede the final one.
+_MAX_INTERIM = 16
+
+
+class Exchange:
+    """One request and its response. The methods are those of `ports.RequestSide` and `ports.ResponseSide`."""
+
+    __slots__ = (
+        "_begun",
+        "_bytes_in",
+        "_bytes_out",
+        "_chunking",
+        "_client_eof",
+        "_close_delimited",
+        "_head",
+        "_interim",
+        "_keep_alive",
+        "_kept",
+        "_kept_size",
+        "_lease",
+        "_outgoing",
+        "_parked",
+        "_phase",
+        "_request",
+        "_request_done",
+        "_retried",
+        "_server",
+        "_service",
+        "_side",
+        "_status",
+        "_task",
+        "_tried",
+        "_upstream",
+        "_upstream_eof",
+    )
+
+    def __init__(self, service: Shared, side: ClientSide, head: RequestHead) -> None:
+        self._service = service
+        self._side = side
+        self._phase = _DECIDING
+        self._begun = service.now()
+        self._task: asyncio.Task[None] | None = None
+        # the request
+        self._head = head
+        self._request = Request(
+            head.method, head.target, head.version, head.fields, head.host, side.client, side.scheme
+        )
+        self._request_done = False
+        self._bytes_in = 0
+        self._kept: list[bytes] | None = []  # the body so far, None once it can no longer be replayed
+        self._kept_size = 0
+        # towards the upstream
+        self._upstream: Upstream | None = None
+        self._server: Server | None = None
+        self._lease: Lease | None = None
+        self._outgoing = b""  # the head as it goes out, made once
+        self._tried: list[Server] = []
+        self._retried = False
+        # the response
+        self._status = 0
+        self._bytes_out = 0
+        self._interim = 0
+        self._keep_alive = False
+        self._chunking = False
+        self._close_delimited = False
+        self._parked: _Parked | None = None  # a response that waits for asynchronous middleware
+        # a tunnel
+        self._client_eof = False
+        self._upstream_eof = False
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self._phase.name} {self._request!r} status={self._status}>"
+
+    # ── from the client ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, body: bytes, *, done: bool) -> bool:
+        """Steps 1 to 5 of the life of a request. False when it is over already, answered on the spot."""
+        service, side, head, request = self._service, self._side, self._head, self._request
+        counters = service.counters
+        counters.requests += 1
+        counters.requests_open += 1
+        # :: Step 1, the head: who asks
+        forwarding = side.forwarding
+        if forwarding.trusted:
+            request.address = forwarding.real_address(head)
+            request.key = service.keys.key(request.address)
+        self._request_done = done
+        if body:
+            self._keep(body)
+        # :: Step 2, the route
+        route = service.routes.find(head.host, head.target)
+        if route is None:
+            self._fail(
+                ProxyError(
+                    "no route for this host and path",
+                    side=Side.CLIENT,
+                    stage="route",
+                    status=404,
+                    proxy_status="destination_not_found",
+                )
+            )
+            return False
+        request.route = route.name
+        self._upstream = route.upstream
+        # :: Step 3, the middleware
+        self._run_request_hooks(0)
+        return self._phase is not _OVER
+
+    def request_data(self, data: bytes, *, done: bool) -> None:
+        self._request_done = done
+        lease = self._lease
+        if lease is None:
+            self._keep(data)
+            if not done:
+                self._side.hold()
+            return
+        self._bytes_in += len(data)
+        if self._kept is not None:
+            if self._phase is _WAITING and lease.reused and self._kept_size + len(data) <= _REPLAY_LIMIT:
+                self._kept.append(data)
+                self._kept_size += len(data)
+            else:
+                self._kept = None
+        outgoing = self._framed(data)
+        if outgoing:
+            lease.write(outgoing)
+
+    def client_failed(self, error: ProxyError) -> None:
+        self._fail(error)
+
+    def client_lost(self) -> None:
+        if self._phase is _TUNNEL:
+            self._end_tunnel("")
+            return
+        if not self._status:
+            self._status = 499
+        self._drop_upstream()
+        self._finish("client: closed the connection before the response was complete")
+
+    def client_blocked(self) -> None:
+        if self._lease is not None:
+            self._lease.hold()
+
+    def client_unblocked(self) -> None:
+        if self._lease is not None and self._parked is None:
+            self._lease.unhold()
+
+    # ── middleware ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run_request_hooks(self, start: int) -> None:
+        request = self._request
+        index = start
+        for hook in self._service.chain.on_request[start:]:
+            index += 1
+            try:
+                said = hook(request)
+            except Exception as error:  # noqa: BLE001 - user code may fail in any way
+                self._hook_failed("on_request", error)
+                return
+            if said is None:
+                continue
+            if isinstance(said, Response):
+                self._answer(said)
+            else:
+                self._wait(self._finish_request_hook(said, index), "on_request")
+            return
+        # :: Step 4, the upstream
+        if self._service.chain.rewrites:
+            try:
+                check_rewritten_request(request)
+            except ValueError as error:
+                self._hook_failed("on_request", error)
+                return
+        self._choose()
+
+    async def _finish_request_hook(self, waiting: Awaitable[Response | None], following: int) -> None:
+        try:
+            said = await waiting
+        except Exception as error:  # noqa: BLE001 - user code may fail in any way
+            self._task = None
+            self._hook_failed("on_request", error)
+            return
+        self._task = None
+        if said is None:
+            self._run_request_hooks(following)
+        else:
+            self._answer(said)
+
+    def _hook_failed(self, hook: str, error: Exception) -> None:
+        self._service.log.error("middleware_failed", hook=hook, request=repr(self._request), exc_info=error)
+        self._fail(
+            ProxyError(
+                f"a middleware's {hook} failed",
+                side=Side.PROXY,
+                stage="middleware",
+                status=500,
+                proxy_status="proxy_internal_error",
+            )
+        )
+
+    def _wait(self, coro: Coroutine[Any, Any, None], what: str) -> None:
+        if not self._request_done:
+            self._side.hold()
+        self._task = self._service.tasks.spawn(coro, name=f"{what} {self._request.method}")
+
+    # ── towards the upstream ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _choose(self, *, fresh: bool = False) -> None:
+        """Pick a server and lease a connection to it; `fresh` when a kept one just turned out to be stale."""
+        upstream = self._upstream
+        assert upstream is not None
+        server = upstream.pick(self._tried)
+        assert server is not None  # a configuration has at least one server for each upstream
+        lease = None if fresh else server.idle()
+        if lease is not None:
+            self._send(server, lease)
+        else:
+            self._phase = _CONNECTING
+            self._wait(self._connect(server), "connect")
+
+    async def _connect(self, server: Server) -> None:
+        upstream = self._upstream
+        assert upstream is not None
+        while True:
+            try:
+                lease = await server.connect()
+                break
+            except ProxyError as error:
+                self._tried.append(server)
+                following = upstream.pick(self._tried) if error.retryable else None
+                if following is None:
+                    self._task = None
+                    self._fail(error)
+                    return
+                self._service.log.warning("upstream_skipped", server=server.name, error=str(error))
+                server = following
+                idle = server.idle()
+                if idle is not None:
+                    lease = idle
+                    break
+        self._task = None
+        self._send(server, lease)
+
+    def _send(self, server: Server, lease: Lease) -> None:
+        # :: Step 5, the head, with what has arrived of the body
+        self._server = server
+        self._lease = lease
+        self._phase = _WAITING
+        outgoing = self._outgoing or self._request_head()
+        kept = self._kept
+        if kept:
+            outgoing += self._framed(b"".join(kept))
+        elif self._request_done and self._head.body == CHUNKED:
+            outgoing += LAST_CHUNK
+        if lease.reused:
+            self._service.counters.upstream_reused += 1
+        else:
+            self._kept = None  # a new connection is not stale: there will be no retry
+        lease.start(self, self._head.method, outgoing)
+        if not self._request_done and self._lease is lease and not lease.blocked:
+            self._side.unhold()
+
+    def _request_head(self) -> bytes:
+        head, request = self._head, self._request
+        tail = self._side.forwarding.lines(head)
+        if head.expects_continue:
+            tail += b"Expect: 100-continue\r\n"
+        if head.upgrade:
+            tail += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        self._outgoing = outgoing = request_head(
+            head.method, request.target, request.host, request.fields, head.body, tail
+        )
+        return outgoing
+
+    def _framed(self, data: bytes) -> bytes:
+        """`data` of the request's body as it goes over the wire, with the end mark when it is complete."""
+        if self._head.body != CHUNKED:
+            return data
+        chunk = encode_chunk(data) if data else b""
+        return chunk + LAST_CHUNK if self._request_done else chunk
+
+    def _keep(self, data: bytes) -> None:
+        self._bytes_in += len(data)
+        self._kept_size += len(data)
+        if data and self._kept is not None:
+            self._kept.append(data)
+
+    # ── from the upstream ────────────────────────────────────────────────────────────────────────────────────────
+
+    def interim_response(self, head: ResponseHead) -> None:
+        self._interim += 1
+        if self._interim > _MAX_INTERIM:
+            self._drop_upstream()
+            self._fail(bad_response(f"more than {_MAX_INTERIM} interim responses"))
+        elif self._head.version == 11:  # RFC 9110 section 15.2: never to an HTTP/1.0 client
+            self._service.counters.responses[1] += 1
+            self._side.write(response_head(head.status, head.reason, head.fields, VIA[head.version]))
+
+    def response(self, head: ResponseHead, body: bytes, *, done: bool) -> None:
+        # :: Step 6, relay
+        self._kept = None
+        if self._service.chain.on_response:
+            self._parked = _Parked(head, body, done)
+            self._run_response_hooks(0, Response.passing(head.status, head.reason, head.fields))
+        else:
+            self._respond(head, body, done=done)
+
+    def _run_response_hooks(self, start: int, response: Response) -> None:
+        hooks = self._service.chain.on_response
+        for index in range(start, len(hooks)):
+            try:
+                waiting = hooks[index](self._request, response)
+            except Exception as error:  # noqa: BLE001 - user code may fail in any way
+                self._parked = None
+                self._drop_upstream()
+                self._hook_failed("on_response", error)
+                return
+            if waiting is not None:
+                if self._lease is not None:
+                    self._lease.hold()
+                self._task = self._service.tasks.spawn(
+                    self._finish_response_hook(waiting, index + 1, response), name="on_response"
+                )
+                return
+        parked = self._parked
+        assert parked is not None
+        self._parked = None
+        head = parked.head
+        try:
+            take_over_response(head, response)
+        except ValueError as error:
+            self._drop_upstream()
+            self._hook_failed("on_response", error)
+            return
+        self._respond(head, parked.body, done=parked.done)
+        if start and self._lease is not None:
+            self._lease.unhold()
+
+    async def _finish_response_hook(self, waiting: Awaitable[None], following: int, response: Response) -> None:
+        try:
+            await waiting
+        except Exception as error:  # noqa: BLE001 - user code may fail in any way
+            self._task = None
+            self._parked = None
+            self._drop_upstream()
+            self._hook_failed("on_response", error)
+            return
+        self._task = None
+        self._run_response_hooks(following, response)
+
+    def _respond(self, head: ResponseHead, body: bytes, *, done: bool) -> None:
+        """Send the head to the client, with what came along of the body."""
+        side = self._side
+        version = self._head.version
+        keep_alive = self._head.keep_alive and not side.draining
+        self._status = status = head.status
+        # RFC 9112 section 6.3: how the client will find the end
+        tail = VIA[head.version]
+        if head.body >= 0:
+            if head.announced is not None and status != 204:  # RFC 9110 section 8.6
+                tail = b"Content-Length: %d\r\n%b" % (head.announced, tail)
+        elif version == 11:
+            self._chunking = True
+            tail = b"Transfer-Encoding: chunked\r\n" + tail
+        else:
+            self._close_delimited = True
+            keep_alive = False
+        if done and not self._request_done:
+            keep_alive = False  # an early answer: the rest of the body will not be read
+        if not keep_alive:
+            tail = b"Connection: close\r\n" + tail
+        elif version == 10:
+            tail = b"Connection: keep-alive\r\n" + tail
+        if not head.dated:
+            tail = self._service.date_line() + tail
+        self._keep_alive = keep_alive
+        self._phase = _RESPONDING
+        outgoing = response_head(status, head.reason, head.fields, tail)
+        if body:
+            self._bytes_out += len(body)
+            outgoing += encode_chunk(body) if self._chunking else body
+        if done:
+            if self._chunking:
+                outgoing += LAST_CHUNK
+            side.write(outgoing)
+            self._complete()
+        else:
+            side.write(outgoing)
+
+    def response_data(self, data: bytes, *, done: bool) -> None:
+        parked = self._parked
+        if parked is not None:
+            parked.body += data
+            parked.done = done
+            return
+        self._bytes_out += len(data)
+        if self._chunking:
+            data = encode_chunk(data) if data else b""
+            if done:
+                data += LAST_CHUNK
+        if data:
+            self._side.write(data)
+        if done:
+            self._complete()
+
+    def upstream_failed(self, error: ProxyError) -> None:
+        self._lease = None
+        if self._phase is _TUNNEL:
+            self._end_tunnel(told(error))
+            return
+        if (
+            error.retryable
+            and self._phase is _WAITING
+            and not self._retried
+            and not self._interim
+            and self._kept is not None
+            and self._head.method in _IDEMPOTENT
+        ):
+            self._retried = True
+            self._service.counters.upstream_retries += 1
+            self._choose(fresh=True)
+            return
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._parked = None
+        self._fail(error)
+
+    def upstream_blocked(self) -> None:
+        self._side.hold()
+
+    def upstream_unblocked(self) -> None:
+        self._side.unhold()
+
+    # ── a tunnel ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def switched(self, head: ResponseHead, data: bytes) -> None:
+        if not _offered(head.upgrade, self._head.upgrade):
+            self._drop_upstream()
+            self._fail(bad_response("a 101 that nobody asked for", "http_upgrade_failed"))
+            return
+        self._phase = _TUNNEL
+        self._status = 101
+        self._service.counters.tunnels_open += 1
+        tail = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b" % (head.upgrade, VIA[head.version])
+        self._side.write(response_head(101, head.reason, head.fields, tail))
+        if data:
+            self.upstream_data(data)
+        self._side.begin_tunnel()
+
+    def client_data(self, data: bytes) -> None:
+        self._bytes_in += len(data)
+        if self._lease is not None:
+            self._lease.write(data)
+
+    def upstream_data(self, data: bytes) -> None:
+        self._bytes_out += len(data)
+        self._side.write(data)
+        self._side.touch()
+
+    def client_eof(self) -> None:
+        self._client_eof = True
+        if self._upstream_eof:
+            self._end_tunnel("")
+        elif self._lease is not None:
+            self._lease.end_output()
+
+    def upstream_eof(self) -> None:
+        self._upstream_eof = True
+        if self._client_eof:
+            self._end_tunnel("")
+        else:
+            self._side.end_output()
+
+    def _end_tunnel(self, error: str) -> None:
+        self._service.counters.tunnels_open -= 1
+        if self._lease is not None:
+            self._lease.release()  # closes it, after what is still to be written
+            self._lease = None
+        self._finish(error)
+        self._side.exchange_over(keep_alive=False)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _complete(self) -> None:
+        """The response has been handed to the client in full."""
+        lease, side = self._lease, self._side
+        self._lease = None
+        keep_alive = self._keep_alive and self._request_done
+        # :: Step 8 before step 7, so that the connection is there for whoever comes next
+        if lease is not None:
+            if self._request_done:
+                lease.release()
+            else:
+                lease.abort()  # an early answer: the upstream still waits for a body that will not be sent
+        self._finish("")
+        side.exchange_over(keep_alive=keep_alive)
+
+    def _fail(self, error: ProxyError) -> None:
+        """End with `error`: answered while nothing was sent to the client, else broken off so that it shows."""
+        if self._phase is _OVER:
+            return
+        if self._phase is _TUNNEL:
+            self._end_tunnel(told(error))
+            return
+        self._drop_upstream()
+        if self._phase is _RESPONDING:
+            self._finish(told(error))
+            # Where only the end of the connection marks the end of the body, a plain close would look complete.
+            self._side.exchange_broken(abort=self._close_delimited or self._side.scheme == "https")
+        else:
+            accept = next((value for name, value in self._request.fields if name.lower() == b"accept"), b"")
+            content_type, body = error_body(error.status, as_json=prefers_json(accept))
+            self._give(error.status, reason_phrase(error.status), error_fields(error, content_type), body, told(error))
+
+    def _answer(self, response: Response) -> None:
+        """A middleware's own response."""
+        fields = without_framing(response.fields, b"date")
+        self._give(response.status, response.reason, fields, response.body or b"", "")
+
+    def _give(self, status: int, reason: bytes, fields: Fields, body: bytes, error: str) -> None:
+        head, side = self._head, self._side
+        self._status = status
+        keep_alive = head.keep_alive and self._request_done and not side.draining
+        outgoing = own_response(
+            self._service.date_line(), status, reason, fields, body, head.version, keep_alive=keep_alive
+        )
+        if head.method == "HEAD" or status in {204, 304}:
+            side.write(outgoing)
+        else:
+            self._bytes_out = len(body)
+            side.write(outgoing + body)
+        self._finish(error)
+        side.exchange_over(keep_alive=keep_alive)
+
+    def _drop_upstream(self) -> None:
+        """Let go of whatever waits or runs towards the upstream."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._lease is not None:
+            self._lease.abort()
+            self._lease = None
+
+    def _finish(self, error: str) -> None:
+        # :: Step 7, the outcome
+        self._phase = _OVER
+        service, request, client = self._service, self._request, self._side.client
+        counters = service.counters
+        counters.requests_open -= 1
+        counters.bytes_in += self._bytes_in
+        counters.bytes_out += self._bytes_out
+        counters.responses[self._status // 100] += 1
+        if not service.chain.on_complete:
+            return
+        tls = client.tls
+        service.complete(
+            _record(
+                (
+                    service.wall(),
+                    request.address,
+                    self._head.method,
+                    request.host.decode("latin-1"),
+                    request.target.decode("latin-1"),
+                    request.version,
+                    self._status,
+                    self._bytes_in,
+                    self._bytes_out,
+                    service.now() - self._begun,
+                    self._server.name if self._server is not None else "",
+                    request.route,
+                    tls.version if tls is not None else "",
+                    tls.resumed if tls is not None else False,
+                    error,
+                )
+            )
+        )
+
+
+#: A `Record` from its values without the detour through the keyword constructor.
+_record: Callable[[tuple[object, ...]], Record] = functools.partial(tuple.__new__, Record)
+
+
+def _offered(chosen: bytes, offered: bytes) -> bool:
+    """Whether every protocol of a 101 was in the request's Upgrade (RFC 9110 section 7.8)."""
+    wanted = {item.strip(b" \t").lower() for item in offered.split(b",") if item.strip(b" \t")}
+    return bool(chosen) and all(item.strip(b" \t").lower() in wanted for item in chosen.split(b","))
+
+
+class _Parked:
+    """A response that waits for asynchronous middleware, with what has arrived of its body."""
+
+    __slots__ = ("body", "done", "head")
+
+    def __init__(self, head: ResponseHead, body: bytes, done: bool) -> None:
+        self.head = head
+        self.body = body
+        self.done = done

@@ -1,0 +1,91 @@
+"""Who the request is from, and how the upstream is told.
+
+X-Forwarded-For, -Proto and -Host are ours to say: what a client sends under these names, or in other fields of that
+kind (`http1.fields.FORWARDED`), is dropped, unless the client is a trusted proxy. Then its X-Forwarded-For is walked
+from right to left, over the trusted addresses, and the first one that is not trusted is the client (everything
+further left could have been made up by it).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from iocproxy.exchange.answers import PSEUDONYM
+from iocproxy.http1.fields import is_authority
+from iocproxy.http1.request import RequestHead
+from iocproxy.limits import NetworkSet
+from iocproxy.message import Client
+
+#: The Via line for a message that was received with this version of HTTP (RFC 9110 section 7.6.3).
+VIA = {
+    10: f"Via: 1.0 {PSEUDONYM}\r\n".encode("ascii"),
+    11: f"Via: 1.1 {PSEUDONYM}\r\n".encode("ascii"),
+}
+
+#: A chain longer than this is not walked any further.
+_MAX_HOPS = 32
+
+_SCHEME = re.compile(rb"https?", re.IGNORECASE)
+
+
+class Forwarding:
+    """The forwarding fields for one client connection; what is constant for it is put together once."""
+
+    __slots__ = ("_prefix", "_scheme", "_trusted", "address", "trusted")
+
+    def __init__(self, client: Client, scheme: str, trusted: NetworkSet) -> None:
+        self.address = client.address
+        self._scheme = scheme.encode("ascii")
+        #: whether the client's own forwarding fields are believed
+        self.trusted = client.address in trusted
+        self._trusted = trusted
+        self._prefix = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            client.address.encode("ascii"),
+            self._scheme,
+        )
+
+    def real_address(self, head: RequestHead) -> str:
+        """The address the request comes from, a trusted proxy's word taken into account."""
+        trusted = self._trusted
+        if not self.trusted or not head.forwarded_for:
+            return self.address
+        address = self.address
+        hops = b",".join(head.forwarded_for).split(b",")
+        for hop in reversed(hops[-_MAX_HOPS:]):
+            found = _address(hop)
+            if found is None:
+                break  # "unknown" or garbage: whoever is left of it cannot be believed
+            address = found
+            if found not in trusted:
+                break
+        return address
+
+    def lines(self, head: RequestHead) -> bytes:
+        """The complete lines that go to the upstream."""
+        if not self.trusted:
+            return b"%bX-Forwarded-Host: %b\r\n%b" % (self._prefix, head.host, VIA[head.version])
+        chain = [*head.forwarded_for, self.address.encode("ascii")]
+        scheme = head.forwarded_proto if _SCHEME.fullmatch(head.forwarded_proto) else self._scheme
+        host = head.forwarded_host if is_authority(head.forwarded_host) else head.host
+        others = b"".join(b"%b: %b\r\n" % field for field in head.forwarded or ())
+        return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%b%b" % (
+            b", ".join(chain),
+            scheme.lower(),
+            host,
+            others,
+            VIA[head.version],
+        )
+
+
+def _address(hop: bytes) -> str | None:
+    """An X-Forwarded-For member as an address in its usual spelling; ports and brackets are taken off."""
+    text = hop.strip(b" \t").decode("latin-1")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None

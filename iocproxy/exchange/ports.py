@@ -1,0 +1,191 @@
+"""Where client, exchange and upstream meet. Nobody on either side imports the other; they import these.
+
+Calls run in one call stack (DESIGN: synchronous first), so each says what the caller may rely on afterwards. "Must not
+be called again" means that the callee has let go of the caller for this exchange.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from iocproxy.errors import ProxyError
+from iocproxy.exchange.forwarding import Forwarding as Forwarding  # noqa: PLC0414 - for the client side
+from iocproxy.http1.request import RequestHead
+from iocproxy.http1.response import ResponseHead
+from iocproxy.message import Client
+
+
+class ClientSide(Protocol):
+    """The client connection, as its exchange sees it."""
+
+    client: Client
+    scheme: str
+    forwarding: Forwarding
+    #: Set while the proxy stops: the response has to announce that the connection will close.
+    draining: bool
+
+    def write(self, data: bytes) -> None:
+        """Send to the client. When its buffer fills, `RequestSide.client_blocked` is called before this returns."""
+        ...
+
+    def hold(self) -> None:
+        """Stop reading the request's body. Idempotent."""
+        ...
+
+    def unhold(self) -> None:
+        """Read on. Idempotent."""
+        ...
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """The response is complete; with `keep_alive` the next request may begin, which it may do in this call."""
+        ...
+
+    def exchange_broken(self, *, abort: bool) -> None:
+        """The response cannot be completed: close so that the client sees it (with a reset when `abort`)."""
+        ...
+
+    def begin_tunnel(self) -> None:
+        """From now on bytes go to `RequestSide.client_data` as they come; what was read ahead goes first."""
+        ...
+
+    def end_output(self) -> None:
+        """Tunnel: the upstream will send nothing more; pass that on as far as the connection allows."""
+        ...
+
+    def touch(self) -> None:
+        """Tunnel: something moved; the idle deadline begins anew."""
+        ...
+
+
+class RequestSide(Protocol):
+    """An exchange, as the client connection sees it."""
+
+    def request_data(self, data: bytes, *, done: bool) -> None:
+        """More of the request's body (may be empty when `done`)."""
+        ...
+
+    def client_failed(self, error: ProxyError) -> None:
+        """The request cannot be completed (deadline, bad framing); answered with the error if still possible."""
+        ...
+
+    def client_lost(self) -> None:
+        """The client is gone. Must not be called again."""
+        ...
+
+    def client_blocked(self) -> None: ...
+    def client_unblocked(self) -> None: ...
+
+    def client_data(self, data: bytes) -> None:
+        """Tunnel: bytes for the upstream."""
+        ...
+
+    def client_eof(self) -> None:
+        """Tunnel: the client will send nothing more."""
+        ...
+
+
+class Exchanges(Protocol):
+    """Makes exchanges; what a client connection is given to work with."""
+
+    def connected(self, client: Client, scheme: str) -> Forwarding:
+        """The connection stands, TLS included. Returns what it keeps as its `forwarding`."""
+        ...
+
+    def begin(self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool) -> RequestSide | None:
+        """Take a request up. Returns None when it was answered on the spot (`exchange_over` has been called)."""
+        ...
+
+    def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
+        """Answer what could not be read as a request, with `content` unless it was a HEAD; ends in
+        `exchange_over(keep_alive=False)`."""
+        ...
+
+
+class ResponseSide(Protocol):
+    """An exchange, as the upstream connection sees it."""
+
+    def response(self, head: ResponseHead, body: bytes, *, done: bool) -> None:
+        """The final head with what came along of its body. After `done` the lease is the exchange's to release."""
+        ...
+
+    def interim_response(self, head: ResponseHead) -> None:
+        """A 1xx other than 101."""
+        ...
+
+    def switched(self, head: ResponseHead, data: bytes) -> None:
+        """101: the connection is a tunnel; `data` followed the head."""
+        ...
+
+    def response_data(self, data: bytes, *, done: bool) -> None: ...
+
+    def upstream_failed(self, error: ProxyError) -> None:
+        """The response cannot be completed; the connection is gone or about to be. Must not be called again."""
+        ...
+
+    def upstream_blocked(self) -> None: ...
+    def upstream_unblocked(self) -> None: ...
+
+    def upstream_data(self, data: bytes) -> None:
+        """Tunnel: bytes for the client."""
+        ...
+
+    def upstream_eof(self) -> None:
+        """Tunnel: the upstream will send nothing more."""
+        ...
+
+
+class Lease(Protocol):
+    """A borrowed upstream connection: one exchange's alone until it is released or aborted."""
+
+    #: True when it carried an exchange before, so that it may turn out to be closed (a retry is safe then).
+    reused: bool
+    #: True while bytes that were written wait for the upstream to read.
+    blocked: bool
+
+    def start(self, exchange: ResponseSide, method: str, data: bytes) -> None:
+        """Send the first bytes of a request with `method`; its response goes to `exchange`."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send more. When the buffer fills, `ResponseSide.upstream_blocked` is called before this returns."""
+        ...
+
+    def end_output(self) -> None:
+        """Tunnel: nothing more will be sent."""
+        ...
+
+    def hold(self) -> None: ...
+    def unhold(self) -> None: ...
+
+    def release(self) -> None:
+        """Give it back after a complete exchange or a tunnel: kept for reuse where both messages allow, else closed
+        once everything is written."""
+        ...
+
+    def abort(self) -> None:
+        """Throw it away; the exchange hears nothing more from it."""
+        ...
+
+
+class Server(Protocol):
+    """One server of an upstream."""
+
+    name: str
+
+    def idle(self) -> Lease | None:
+        """A kept connection that looks alive; no waiting."""
+        ...
+
+    async def connect(self) -> Lease:
+        """A new connection, waiting for a place when the server's limit is reached. Raises `ProxyError`."""
+        ...
+
+
+class Upstream(Protocol):
+    """A named group of servers."""
+
+    name: str
+
+    def pick(self, tried: list[Server]) -> Server | None:
+        """The next server in turn that is not in `tried`; None when all were."""
+        ...

@@ -1,0 +1,53 @@
+"""What a middleware may change of a message, checked before it goes on the wire.
+
+The method is not among it: what the response means depends on it (RFC 9110 section 9.3.2). Framing is not, either: the
+fields that say where a message ends, and those of this hop, are written by the exchange from its own decision. A
+middleware that could set them could desynchronise a connection that other clients use as well.
+"""
+
+from __future__ import annotations
+
+import re
+
+from iocproxy.http1.fields import HOP_BY_HOP, is_authority
+from iocproxy.http1.framing import NO_BODY
+from iocproxy.http1.response import ResponseHead
+from iocproxy.message import Fields, Request, Response, check_reason, reason_phrase
+
+_TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*|\*")
+
+#: Statuses without a body, whatever their fields say (RFC 9110 sections 15.3.5 and 15.4.5).
+_BODYLESS = frozenset({204, 304})
+
+
+def without_framing(fields: Fields, *more: bytes) -> Fields:
+    """`fields` without those that a connection owns, and without `more` (lower-case names)."""
+    owned = HOP_BY_HOP.union((b"content-length", *more))
+    return [field for field in fields if field[0].lower() not in owned]
+
+
+def check_rewritten_request(request: Request) -> None:
+    """Drop what is not a middleware's to set; raise ValueError for what could not be sent."""
+    request.fields = without_framing(request.fields, b"host")
+    if not _TARGET.fullmatch(request.target):
+        raise ValueError(f"a middleware made the target {request.target!r}, which is not a path")
+    if request.host and not is_authority(request.host):
+        raise ValueError(f"a middleware made the host {request.host!r}, which is not a host and port")
+
+
+def take_over_response(head: ResponseHead, response: Response) -> None:
+    """Put into `head` what the middlewares made of it. Raises ValueError for what could not be sent."""
+    status = response.status
+    if status != head.status:
+        if not 200 <= status <= 599:
+            raise ValueError(f"a middleware made the status {status}; allowed is 200 to 599")
+        if status in _BODYLESS and head.body != NO_BODY:
+            raise ValueError(f"a middleware made the status {status} of a response that has a body")
+        if head.body == NO_BODY and head.announced is None and head.status in _BODYLESS:
+            head.announced = 0
+        if response.reason == head.reason:
+            response.reason = reason_phrase(status)
+    check_reason(response.reason)
+    head.status = status
+    head.reason = response.reason
+    head.fields = without_framing(response.fields)

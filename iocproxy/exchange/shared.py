@@ -1,0 +1,67 @@
+"""What all exchanges of one configuration work with. A reload makes a new one; exchanges under way keep theirs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+
+from structlog.typing import FilteringBoundLogger
+
+from iocproxy.exchange.ports import Upstream
+from iocproxy.limits import ClientKeys, NetworkSet
+from iocproxy.message import Record
+from iocproxy.middleware import Chain
+from iocproxy.net.tasks import Tasks
+from iocproxy.routing import RouteTable
+from iocproxy.telemetry.counters import Counters
+
+
+class Shared:
+    """`now` is the event loop's clock, for durations; the wall clock is only written down."""
+
+    def __init__(
+        self,
+        *,
+        routes: RouteTable[Upstream],
+        chain: Chain,
+        keys: ClientKeys,
+        trusted: NetworkSet,
+        counters: Counters,
+        tasks: Tasks,
+        log: FilteringBoundLogger,
+        now: Callable[[], float],
+    ) -> None:
+        self.routes = routes
+        self.chain = chain
+        self.keys = keys
+        self.counters = counters
+        self.tasks = tasks
+        self.log = log
+        self.now = now
+        self.wall = time.time
+        self.trusted = trusted
+        self._date = b""
+        self._date_second = 0
+
+    def date_line(self) -> bytes:
+        """The Date field of now as a complete line; formatted once a second (RFC 9110 section 6.6.1)."""
+        second = int(self.wall())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = b"Date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
+        return self._date
+
+    def complete(self, record: Record) -> None:
+        """Hand a record to every `on_complete`. One that fails is logged; the others still run."""
+        for hook in self.chain.on_complete:
+            try:
+                waiting = hook(record)
+                if waiting is not None:
+                    self.tasks.spawn(_awaited(waiting), name="on_complete")
+            except Exception:  # user code may fail in any way, and the request is over
+                self.log.exception("middleware_failed", hook="on_complete")
+
+
+async def _awaited(waiting: Awaitable[None]) -> None:
+    await waiting

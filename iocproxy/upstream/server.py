@@ -1,0 +1,225 @@
+"""One server and its connections: the idle ones kept for reuse, the limit, and who waits for a place."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+from structlog.typing import FilteringBoundLogger
+
+from iocproxy.config import Server, Timeouts
+from iocproxy.errors import ProxyError, Side
+from iocproxy.http1.heads import HeadLimits
+from iocproxy.net.attach import attach
+from iocproxy.net.connect import open_socket
+from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.telemetry.counters import Counters
+from iocproxy.tls import TlsLink, UpstreamTls
+from iocproxy.upstream.connection import UpstreamConnection
+
+#: Exchanges that may wait for one server's connections; more are answered 503 at once.
+MAX_WAITING = 1024
+
+
+class UpstreamServer:
+    """Implements `ports.Server` and owns the connections to one server.
+
+    Idle connections are used last in, first out, so that a load that shrinks lets the rest expire.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        *,
+        max_connections: int,
+        max_idle: int,
+        tls: UpstreamTls | None,
+        limits: HeadLimits,
+        timeouts: Timeouts,
+        wheel: DeadlineWheel,
+        executor: ThreadPoolExecutor,
+        counters: Counters,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.name = f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
+        self._server = server
+        self._max_connections = max_connections
+        self._max_idle = max_idle
+        self._tls = tls
+        self._limits = limits
+        self._timeouts = timeouts
+        self._wheel = wheel
+        self._executor = executor
+        self._counters = counters
+        self._log = log
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+        self._connecting = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<UpstreamServer {self.name} open={len(self._open)} idle={len(self._idle)} waiting={len(self._waiting)}>"
+        )
+
+    def stats(self) -> dict[str, int]:
+        """Connections now: open, of those idle, and requests that wait for one."""
+        return {"open": len(self._open), "idle": len(self._idle), "waiting": len(self._waiting)}
+
+    # ── leasing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def idle(self) -> UpstreamConnection | None:
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            link = connection.link
+            if link is not None and not link.is_closing():
+                return connection
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection, or one that became idle while waiting for a place. Raises `ProxyError`."""
+        waiting = False
+        try:
+            async with asyncio.timeout(self._timeouts.connect):
+                while len(self._open) + self._connecting >= self._max_connections:
+                    connection = self.idle()  # one may have been given back since the exchange looked
+                    if connection is not None:
+                        return connection
+                    waiting = True
+                    await self._place()
+                    waiting = False
+                self._connecting += 1
+                try:
+                    return await self._connect()
+                finally:
+                    self._connecting -= 1
+                    self._wake()
+        except TimeoutError:
+            error = self._busy() if waiting else self._error("connecting took too long", "connection_timeout", 504)
+        except socket.gaierror as failure:
+            error = self._error(f"the name {self._server.host} was not found: {failure}", "dns_error")
+        except ConnectionRefusedError as failure:
+            error = self._error(failure.strerror or str(failure), "connection_refused")
+        except OSError as failure:
+            error = self._error(failure.strerror or str(failure), "destination_unavailable")
+        except ProxyError as failure:
+            error = failure
+        if error.proxy_status != "connection_limit_reached":
+            self._counters.upstream_connect_failures += 1
+        raise error
+
+    async def _connect(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        sock = await open_socket(self._server.host, self._server.port, executor=self._executor)
+        connection = UpstreamConnection(self, self._limits, self._timeouts, self._wheel.timer)
+        if self._tls is None:
+            await attach(loop, sock, connection)
+        else:
+            await self._handshake(loop, sock, connection, self._tls)
+        self._open.add(connection)
+        self._counters.upstream_connects += 1
+        return connection
+
+    async def _handshake(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: UpstreamConnection, tls: UpstreamTls
+    ) -> None:
+        opened: asyncio.Future[None] = loop.create_future()
+
+        def failed(error: ProxyError) -> None:
+            if not opened.done():
+                opened.set_exception(error)
+
+        connection.on_open = functools.partial(_settle, opened)
+        link = TlsLink(
+            connection,
+            tls=tls,
+            timer=None,  # the whole of connecting has one deadline
+            handshake_timeout=self._timeouts.connect,
+            executor=self._executor,
+            loop=loop,
+            on_failure=failed,
+        )
+        await attach(loop, sock, link)
+        try:
+            await opened
+        except asyncio.CancelledError:
+            link.handshake_timed_out()
+            connection.abort()
+            raise
+
+    def _error(self, why: str, proxy_status: str, status: int = 502) -> ProxyError:
+        return ProxyError(
+            why, side=Side.UPSTREAM, stage="connect", status=status, retryable=True, proxy_status=proxy_status
+        )
+
+    # ── waiting for a place ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _place(self) -> None:
+        """Return when a connection became idle or a place free; whoever waited longest first."""
+        if len(self._waiting) >= MAX_WAITING or self._closed:
+            raise self._busy()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._wake()  # our turn came as we left: it is the next one's
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def _wake(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _busy(self) -> ProxyError:
+        return ProxyError(
+            f"all {self._max_connections} connections to {self.name} are in use",
+            side=Side.PROXY,
+            stage="connect",
+            status=503,
+            retryable=True,
+            proxy_status="connection_limit_reached",
+        )
+
+    # ── what connections tell their owner ────────────────────────────────────────────────────────────────────────
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        if self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
+            connection.shut()
+            return
+        self._idle.append(connection)
+        if self._waiting:
+            self._wake()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        self._wake()
+
+    def close(self) -> None:
+        """Close what is idle now, and what is given back later when it is."""
+        self._closed = True
+        for connection in self._idle[:]:
+            connection.shut()
+
+    def abort(self) -> None:
+        """Close everything at once."""
+        self._closed = True
+        for connection in list(self._open):
+            connection.abort()
+
+
+def _settle(opened: asyncio.Future[None]) -> None:
+    if not opened.done():
+        opened.set_result(None)
