@@ -1,0 +1,241 @@
+"""From an accepted socket to a client connection, or to a refusal. The same for every listener and event loop.
+
+The limits come first and cost no more than a lookup: a refused client is not worth a protocol object, a task or a TLS
+handshake. What is refused is closed, with a reset where bytes are waiting; there is nobody to talk to yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from iocproxy.client.connection import ClientConnection
+from iocproxy.config import Timeouts
+from iocproxy.errors import ProxyError
+from iocproxy.exchange.service import Service
+from iocproxy.http1.heads import HeadLimits
+from iocproxy.limits import ClientKeys
+from iocproxy.message import Client
+from iocproxy.middleware.chain import Chain, Doorkeeper
+from iocproxy.net.address import Address
+from iocproxy.net.attach import attach
+from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.sockets import prepare_client
+from iocproxy.net.tasks import Tasks
+from iocproxy.telemetry.counters import Counters
+from iocproxy.tls import CertificateStore, TlsLink
+
+#: The words of the first doorkeeper, the built-in limits, and the counters they go to.
+_REFUSALS = {"rate": "refused_rate", "client": "refused_concurrent", "total": "refused_total"}
+
+#: How long aborted connections may take to be gone, in seconds.
+_ABORTING = 5.0
+
+
+class Admission:
+    """Owns the client connections of a proxy, from accept to close."""
+
+    def __init__(
+        self,
+        *,
+        service: Service,
+        chain: Chain,
+        keys: ClientKeys,
+        limits: HeadLimits,
+        timeouts: Timeouts,
+        wheel: DeadlineWheel,
+        executor: ThreadPoolExecutor,
+        tasks: Tasks,
+        counters: Counters,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._service = service
+        self._chain = chain
+        self._keys = keys
+        self._limits = limits
+        self._timeouts = timeouts
+        self._wheel = wheel
+        self._executor = executor
+        self._tasks = tasks
+        self._counters = counters
+        self._log = log
+        self._open: dict[ClientConnection, TlsLink | None] = {}
+        self._draining = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        """How many connections are open, those in their handshake included."""
+        return len(self._open)
+
+    # ── arriving ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def admit(self, sock: socket.socket, address: Address, listener: str, store: CertificateStore | None) -> None:
+        """Take an accepted socket over. Does not wait; does not raise for anything a client does."""
+        client = Client(address.host, address.port, self._keys.key(address.host), listener)
+        work: Coroutine[Any, Any, None] | None = None
+        for index, doorkeeper in enumerate(self._chain.doorkeepers):
+            said = self._ask(doorkeeper, client)
+            if said is None or said is True:
+                continue
+            if said is False or isinstance(said, str):
+                self._refuse(sock, client, said, index)
+                return
+            work = self._ask_on(said, index, sock, client, store)
+            break
+        self._counters.connections_open += 1
+        self._tasks.spawn(work or self._attach(sock, client, store), name="accept")
+
+    def _ask(self, doorkeeper: Doorkeeper, client: Client) -> bool | str | Awaitable[bool | str | None] | None:
+        try:
+            return doorkeeper.enter(client)
+        except Exception as error:  # noqa: BLE001 - user code may fail in any way
+            self._log.error("middleware_failed", hook="on_connect", client=client.address, exc_info=error)
+            return False
+
+    async def _ask_on(
+        self,
+        waiting: Awaitable[bool | str | None],
+        index: int,
+        sock: socket.socket,
+        client: Client,
+        store: CertificateStore | None,
+    ) -> None:
+        """The doorkeepers from the first asynchronous one on; the client's bytes wait in the kernel meanwhile."""
+        doorkeepers = self._chain.doorkeepers
+        said: bool | str | Awaitable[bool | str | None] | None = waiting
+        try:
+            while True:
+                if isinstance(said, Awaitable):
+                    said = await said
+                if said is False or isinstance(said, str):
+                    break
+                index += 1
+                if index == len(doorkeepers):
+                    break
+                said = self._ask(doorkeepers[index], client)
+        except Exception as error:  # noqa: BLE001 - user code may fail in any way
+            self._log.error("middleware_failed", hook="on_connect", client=client.address, exc_info=error)
+            said = False
+        except BaseException:
+            self._counters.connections_open -= 1
+            self._refuse(sock, client, "stopping", index)
+            raise
+        if self._draining and said is not False and not isinstance(said, str):
+            said, index = "stopping", len(doorkeepers)  # all have let the client in
+        if said is False or isinstance(said, str):
+            self._counters.connections_open -= 1
+            self._refuse(sock, client, said, index)
+        else:
+            await self._attach(sock, client, store)
+
+    def _refuse(self, sock: socket.socket, client: Client, why: str | bool, index: int) -> None:
+        """Close, and take back what the doorkeepers before number `index` noted."""
+        sock.close()
+        self._leave(client, self._chain.doorkeepers[:index])
+        counter = _REFUSALS[why] if index == 0 and isinstance(why, str) else "refused_middleware"
+        setattr(self._counters, counter, getattr(self._counters, counter) + 1)
+        self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
+
+    async def _attach(self, sock: socket.socket, client: Client, store: CertificateStore | None) -> None:
+        connection = ClientConnection(
+            client,
+            self._service,
+            scheme="http" if store is None else "https",
+            limits=self._limits,
+            timeouts=self._timeouts,
+            timer=self._wheel.timer,
+            loop=self._loop,
+            on_closed=self._closed,
+        )
+        self._counters.connections_accepted += 1
+        link = None if store is None else self._tls(connection, store)
+        self._open[connection] = link
+        self._empty.clear()
+        try:
+            prepare_client(sock)
+            await attach(self._loop, sock, link or connection)
+        except OSError as error:  # reset between accept and here
+            sock.close()
+            self._log.debug("connection_lost_early", client=client.address, error=str(error))
+            self._closed(connection)
+        except BaseException:
+            sock.close()
+            self._closed(connection)
+            raise
+
+    def _tls(self, connection: ClientConnection, store: CertificateStore) -> TlsLink:
+        def failed(error: ProxyError) -> None:
+            self._counters.handshakes_failed += 1
+            self._log.info("handshake_failed", client=connection.client.address, reason=str(error))
+            self._closed(connection)
+
+        def expired() -> None:
+            link.handshake_timed_out()
+
+        link = TlsLink(
+            connection,
+            tls=store,
+            timer=self._wheel.timer(expired),
+            handshake_timeout=self._timeouts.tls_handshake,
+            executor=self._executor,
+            loop=self._loop,
+            on_failure=failed,
+        )
+        return link
+
+    # ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _closed(self, connection: ClientConnection) -> None:
+        if connection not in self._open:
+            return
+        del self._open[connection]
+        self._counters.connections_open -= 1
+        self._leave(connection.client, self._chain.doorkeepers)
+        if not self._open:
+            self._empty.set()
+
+    def _leave(self, client: Client, doorkeepers: Sequence[Doorkeeper]) -> None:
+        for doorkeeper in reversed(doorkeepers):
+            try:
+                doorkeeper.leave(client)
+            except Exception as error:  # noqa: BLE001 - user code may fail in any way
+                self._log.error("middleware_failed", hook="on_disconnect", client=client.address, exc_info=error)
+
+    async def drain(self, seconds: float) -> int:
+        """Let the requests under way end, for at most `seconds`; returns how many connections are still open then.
+
+        Idle connections and those in their handshake are closed at once: nothing is lost with them.
+        """
+        self._draining = True
+        for connection, link in list(self._open.items()):
+            if link is not None and link.info is None:
+                link.close()
+            else:
+                connection.drain()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+        except TimeoutError:
+            pass
+        return len(self._open)
+
+    async def abort(self) -> None:
+        """Cut off every connection and wait until their sockets are closed."""
+        self._draining = True
+        for connection, link in list(self._open.items()):
+            if link is not None and link.info is None:
+                link.abort()
+            else:
+                connection.abort()
+        try:
+            async with asyncio.timeout(_ABORTING):
+                await self._empty.wait()
+        except TimeoutError:
+            self._log.error("connections_left", open=len(self._open))

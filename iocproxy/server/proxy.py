@@ -1,0 +1,310 @@
+"""The proxy: start, serve, drain, stop.
+
+    MADE ──start──► STARTING ──► RUNNING ──stop──► STOPPING ──► STOPPED
+                       └──────────(a fault, or stop)─────────────▲
+
+Everything that can be wrong is found before anything listens: first what the configuration names is loaded, then all
+addresses are bound, and only then are the parts started. A fault anywhere undoes what was done and is told together
+with all others of its kind.
+
+A proxy has no global state: no signal handlers, no logging set-up, no default executor. Two in one process do not meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TextIO, cast
+
+from structlog.typing import FilteringBoundLogger
+
+from iocproxy.clock import Clock, monotonic
+from iocproxy.config import Config
+from iocproxy.errors import ConfigError, Fault
+from iocproxy.message import Record
+from iocproxy.net.address import Address
+from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.listener import Listener
+from iocproxy.net.memory import keep_buffers_on_the_heap
+from iocproxy.net.sockets import bind_listener
+from iocproxy.net.tasks import Tasks
+from iocproxy.server.assembly import Assembly, Surroundings, assemble
+from iocproxy.server.material import Material, load_material
+from iocproxy.telemetry import AccessLog, Counters, LogFormat, library_logger
+from iocproxy.telemetry.library_stream import LibraryStream
+
+
+class Phase(enum.Enum):
+    MADE = "made"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Proxy:
+    """A reverse proxy inside a running event loop.
+
+    ``await Proxy(config).serve()`` runs until it is cancelled or `stop` is called. ``async with Proxy(config) as
+    proxy:`` is started on entry and drained on exit. A proxy is started once; make another to start again.
+
+    `clock` is what the limits go by (seconds, never back). `log` takes events; without it they go to the standard
+    library's logger "iocproxy". `access_stream` takes the lines about requests where the configuration names no
+    `access_file`; without either they go to the logger "iocproxy.access". `on_record` is called with the `Record` of
+    each request, on the loop's thread.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock = monotonic,
+        log: FilteringBoundLogger | None = None,
+        access_stream: TextIO | None = None,
+        on_record: Callable[[Record], None] | None = None,
+    ) -> None:
+        self.config = config
+        self._clock = clock
+        self._log: FilteringBoundLogger = log if log is not None else library_logger()
+        self._access_stream = access_stream
+        self._on_record = on_record
+        self._phase = Phase.MADE
+        self._counters = Counters()
+        self._addresses: tuple[Address, ...] = ()
+        self._listeners: list[Listener] = []
+        self._material: Material | None = None
+        self._assembly: Assembly | None = None
+        self._around: Surroundings | None = None
+        self._asked = asyncio.Event()  # somebody wants it to stop
+        self._hurry = asyncio.Event()  # and at once
+        self._stopped = asyncio.Event()
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self._addresses))
+        return f"<Proxy {self._phase.value}{' ' + where if where else ''}>"
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The bound addresses in the order of the configuration's listeners; with port 0, the port that was given.
+        Empty before `start`."""
+        return self._addresses
+
+    def stats(self) -> dict[str, Any]:
+        """What the proxy has done since its start, as plain data; docs/logging.md explains each key."""
+        stats: dict[str, Any] = dict(self._counters.snapshot())
+        stats["accept_errors"] = sum(listener.lost + listener.paused for listener in self._listeners)
+        if self._assembly is not None:
+            stats["upstreams"] = {
+                name: {server.name: server.stats() for server in group.servers}
+                for name, group in self._assembly.upstreams.items()
+            }
+        return stats
+
+    # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Load, bind, listen. Raises `ConfigError` with every fault, and then nothing is left running.
+
+        Raises RuntimeError when it was started before, or when `stop` was called meanwhile. Whoever calls this calls
+        `stop`.
+        """
+        if self._phase is not Phase.MADE:
+            raise RuntimeError(f"a proxy is started once, and this one is {self._phase.value}")
+        self._phase = Phase.STARTING
+        try:
+            await self._start()
+        except BaseException:
+            await asyncio.shield(asyncio.ensure_future(self._dismantle()))
+            raise
+        self._phase = Phase.RUNNING
+
+    async def _start(self) -> None:
+        config, loop = self.config, asyncio.get_running_loop()
+        keep_buffers_on_the_heap()
+        executor = ThreadPoolExecutor(config.server.threads, thread_name_prefix="iocproxy")
+        around = self._around = Surroundings(
+            clock=self._clock,
+            log=self._log,
+            counters=self._counters,
+            tasks=Tasks(self._log),
+            wheel=DeadlineWheel(loop),
+            executor=executor,
+            access=self._access_log(),
+            on_record=self._on_record,
+        )
+        faults: list[Fault] = []
+        material = None
+        try:
+            material = await loop.run_in_executor(executor, load_material, config)
+        except ConfigError as error:
+            faults.extend(error.faults)
+        if self._asked.is_set():
+            raise RuntimeError("the proxy was stopped while it started")
+        sockets = self._bind(faults)
+        if around.access is not None:
+            self._open_access_log(around.access, faults)
+        if faults or material is None:
+            for sock in sockets:
+                sock.close()
+            raise ConfigError(faults)
+        assembly = self._assembly = assemble(config, material, around)
+        around.wheel.start()
+        for index, sock in enumerate(sockets):
+            self._listen(sock, index, material, assembly)
+        self._addresses = tuple(listener.address for listener in self._listeners)
+        for path, text in material.warnings:
+            self._log.warning("configuration", key=path, warning=text)
+        for listener in self._listeners:
+            listener.start()
+        for listener, settings in zip(self._listeners, config.listeners, strict=True):
+            scheme = "http" if settings.tls is None else "https"
+            self._log.info("listening", address=str(listener.address), url=f"{scheme}://{listener.address}")
+
+    def _bind(self, faults: list[Fault]) -> list[socket.socket]:
+        sockets = []
+        for index, settings in enumerate(self.config.listeners):
+            try:
+                sockets.append(bind_listener(settings.bind.host, settings.bind.port))
+            except OSError as error:
+                found = f"cannot listen on {settings.bind}: {error.strerror or error}"
+                fault = Fault(f"listeners[{index}].bind", found, "an address of this machine with a free port")
+                faults.append(self.config.placed(fault))
+        return sockets
+
+    def _listen(self, sock: socket.socket, index: int, material: Material, assembly: Assembly) -> None:
+        assert self._around is not None
+        name = str(Address.of(sock.getsockname()))
+        admit = functools.partial(self._admit, assembly, name, material.stores[index])
+        self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
+
+    @staticmethod
+    def _admit(assembly: Assembly, name: str, store: Any, sock: socket.socket, address: Address) -> None:
+        assembly.admission.admit(sock, address, name, store)
+
+    def _access_log(self) -> AccessLog | None:
+        settings = self.config.logging
+        if not settings.access:
+            return None
+        destination = settings.access_file or self._access_stream or cast("TextIO", LibraryStream())
+        return AccessLog(destination, cast("LogFormat", settings.format), log=self._log, counters=self._counters)
+
+    def _open_access_log(self, access: AccessLog, faults: list[Fault]) -> None:
+        try:
+            access.start()
+        except OSError as error:
+            found = f"{self.config.logging.access_file} cannot be written: {error.strerror or error}"
+            faults.append(self.config.placed(Fault("logging.access_file", found, "a file that can be appended to")))
+
+    # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def serve(self) -> None:
+        """Start, and run until `stop` is called or this is cancelled; then drain. Raises what `start` raises."""
+        await self.start()
+        try:
+            await self._asked.wait()
+        finally:
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Stop listening, let requests under way end for at most `drain` seconds (the configuration's `drain_timeout`
+        by default, 0 for none), cut off the rest, and return when everything is closed.
+
+        May be called again, also while it is stopping: with a `drain` of 0 it stops waiting. When this is cancelled,
+        everything is cut off before the cancellation goes on.
+        """
+        self._asked.set()
+        if drain is not None and drain <= 0:
+            self._hurry.set()
+        if self._phase is Phase.MADE:
+            self._phase = Phase.STOPPED
+            self._stopped.set()
+        if self._phase is not Phase.RUNNING:
+            await self._stopped.wait()
+            return
+        self._phase = Phase.STOPPING
+        seconds = self.config.server.drain_timeout if drain is None else drain
+        try:
+            await self._drain(seconds)
+        finally:
+            await asyncio.shield(asyncio.ensure_future(self._dismantle()))
+
+    async def _drain(self, seconds: float) -> None:
+        assert self._assembly is not None
+        admission = self._assembly.admission
+        for listener in self._listeners:
+            listener.close()
+        self._log.info("stopping", open=len(admission), drain=seconds)
+        if not len(admission) or self._hurry.is_set() or seconds <= 0:
+            return
+        draining = asyncio.ensure_future(admission.drain(seconds))
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            draining.cancel()
+            hurry.cancel()
+            await asyncio.gather(draining, hurry, return_exceptions=True)
+
+    async def _dismantle(self) -> None:
+        """Close whatever there is, in the order in which nobody misses it. Never fails half-way."""
+        for listener in self._listeners:
+            listener.close()
+        around, assembly = self._around, self._assembly
+        if assembly is not None:
+            left = len(assembly.admission)
+            if left:
+                self._log.warning("connections_cut_off", connections=left)
+            await assembly.admission.abort()
+            for group in assembly.upstreams.values():
+                for server in group.servers:
+                    server.abort()
+        if around is not None:
+            await around.tasks.close()
+            around.wheel.stop()
+            await _in_thread(functools.partial(_join, around))
+        if self._phase is not Phase.STARTING:
+            self._log.info("stopped")
+        self._phase = Phase.STOPPED
+        self._stopped.set()
+
+
+def _join(around: Surroundings) -> None:
+    """Blocking: what is under way in the executor is waited for, the access log is written out."""
+    if around.access is not None:
+        around.access.close()
+    around.executor.shutdown(wait=True, cancel_futures=True)
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    """Run `work` in a thread of its own: the executor cannot wait for its own end, and the loop's default executor
+    belongs to the program that embeds us."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            loop.call_soon_threadsafe(done.set_result, None)
+
+    thread = threading.Thread(target=run, name="iocproxy-stop")
+    thread.start()
+    await done
+    thread.join()
