@@ -1,0 +1,26 @@
+"""The command ``iocproxy``: `app` has the commands, `output` writes, `demo` is what runs without a configuration."""
+
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+from iocproxy.cli import output
+from iocproxy.cli.app import app
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """The console script. Ends the process with the exit code; no interrupt ever shows a traceback."""
+    output.prepare()
+    try:
+        app(prog_name="iocproxy")
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        # From here on there is nothing left to stop, and an interpreter that is being taken down cannot be interrupted
+        # without a complaint.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        output.settle()
+    raise SystemExit(0)

@@ -1,0 +1,102 @@
+"""``iocproxy check``: everything that starting would find, short of binding, and what the proxy would do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rich.text import Text
+
+from iocproxy.cli.options import find_modules_beside
+from iocproxy.config import Config, Listener, Rate, load_config
+from iocproxy.config.values import show_duration
+from iocproxy.server.material import load_material
+from iocproxy.telemetry.lines import printable
+
+
+def check(file: Path) -> Text:
+    """A summary of what the file asks for. Raises ConfigError with every fault of the file and of what it names.
+
+    User middleware is imported and instances are made, which runs its code.
+    """
+    find_modules_beside(file)
+    config = load_config(file)
+    material = load_material(config)
+    sections = (
+        ("Listeners", [_listener(listener) for listener in config.listeners]),
+        ("Routes", list(_routes(config))),
+        ("Upstreams", list(_upstreams(config))),
+        ("Limits", list(_limits(config))),
+        ("Middleware", [(str(index), entry.use) for index, entry in enumerate(config.middleware, 1)]),
+        ("Logging", [_logging(config)]),
+        ("Warnings", [(place, warning) for place, warning in material.warnings]),
+    )
+    text = Text()
+    text.append(f"{file}: good\n", "bold green")
+    for title, rows in sections:
+        if rows:
+            text.append(f"\n{title}\n", "bold yellow" if title == "Warnings" else "bold")
+            text.append(_columns(rows))
+    text.rstrip()
+    return text
+
+
+def _columns(rows: Iterable[tuple[str, str]]) -> str:
+    safe = [(printable(left), printable(right)) for left, right in rows]
+    width = max(len(left) for left, _ in safe)
+    return "".join(f"  {left:<{width}}  {right}".rstrip() + "\n" for left, right in safe)
+
+
+def _listener(listener: Listener) -> tuple[str, str]:
+    if listener.tls is None:
+        return f"http://{listener.bind}", ""
+    names = ", ".join(str(entry.cert) for entry in listener.tls.certificates)
+    return f"https://{listener.bind}", f"TLS {listener.tls.min_version} or newer, {names}"
+
+
+def _routes(config: Config) -> Iterator[tuple[str, str]]:
+    for route in config.effective_routes:
+        own = route.limits.requests
+        limit = "" if own is None else f"   {_rate(own.rate, 'requests', dry_run=own.dry_run)}, counted on its own"
+        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}"
+
+
+def _upstreams(config: Config) -> Iterator[tuple[str, str]]:
+    for name, upstream in config.upstreams.items():
+        servers = (
+            f"{server}{'' if server.weight == 1 else f' (weight {server.weight})'}" for server in upstream.servers
+        )
+        yield name, ", ".join(servers)
+    unused = config.upstreams.keys() - {route.upstream for route in config.effective_routes}
+    if unused:
+        yield "", f"no route leads to: {', '.join(sorted(unused))}"
+
+
+def _limits(config: Config) -> Iterator[tuple[str, str]]:
+    limits = config.limits
+    connections = limits.connections
+    yield "connections", _rate(connections.rate, "new", dry_run=connections.dry_run)
+    yield "", f"{_count(connections.concurrent)} open a client, {_count(connections.total)} open in all"
+    yield "requests", _rate(limits.requests.rate, "requests", dry_run=limits.requests.dry_run)
+    yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
+    if limits.exempt:
+        yield "exempt", ", ".join(map(str, limits.exempt))
+
+
+def _rate(rate: Rate | None, what: str, *, dry_run: bool) -> str:
+    if rate is None:
+        return "unlimited"
+    counted = " (dry run: only counted)" if dry_run else ""
+    return f"{rate.limit} {what} in any {show_duration(rate.window)} a client{counted}"
+
+
+def _count(count: int | None) -> str:
+    return "any number" if count is None else str(count)
+
+
+def _logging(config: Config) -> tuple[str, str]:
+    logging = config.logging
+    requests = "requests are not logged"
+    if logging.access:
+        requests = f"a line for every request{f', in {logging.access_file}' if logging.access_file else ''}"
+    return f"{logging.format}, {logging.level}", requests
