@@ -1,0 +1,74 @@
+"""Certificates that a test's clients trust, made on the spot."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+#: What the first certificate is valid for.
+NAMES = ("localhost", "127.0.0.1", "::1", "*.example.test")
+
+
+class CertificatePair(NamedTuple):
+    """Two PEM files: the certificate with its chain, and its private key."""
+
+    cert: Path
+    key: Path
+
+
+class Certificates:
+    """A certificate authority and a first certificate (ECDSA P-256, valid for `NAMES`), as files in `directory`.
+
+    `ca` is the authority's certificate, `cert` and `key` are the first pair.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Raises ModuleNotFoundError where trustme, of the extra ``iocproxy[test]``, is not installed."""
+        import trustme  # noqa: PLC0415  an optional dependency, and a slow import
+
+        self._directory = directory
+        self._kinds = trustme.KeyType
+        self._authority = trustme.CA()
+        self._issued = 0
+        self.ca = directory / "ca.pem"
+        self._authority.cert_pem.write_to_path(str(self.ca))
+        self.pair = self.issue(*NAMES)
+
+    @property
+    def cert(self) -> Path:
+        return self.pair.cert
+
+    @property
+    def key(self) -> Path:
+        return self.pair.key
+
+    def issue(self, *names: str, rsa: bool = False) -> CertificatePair:
+        """A further pair of the same authority for these names (`NAMES` without any); RSA-2048 on request."""
+        kind = self._kinds.RSA if rsa else self._kinds.ECDSA
+        leaf = self._authority.issue_cert(*(names or NAMES), key_type=kind)
+        self._issued += 1
+        pair = CertificatePair(
+            self._directory / f"{self._issued}-cert.pem", self._directory / f"{self._issued}-key.pem"
+        )
+        pair.cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        pair.key.write_bytes(leaf.private_key_pem.bytes())
+        return pair
+
+    def client_context(self, *, alpn: Sequence[str] = ()) -> ssl.SSLContext:
+        """A new client's context that trusts this authority and nobody else."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.ca)
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return context
+
+    def server_context(self, pair: CertificatePair | None = None) -> ssl.SSLContext:
+        """A new server's context with that pair, or the first."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*(pair or self.pair))
+        return context
+
+    def __repr__(self) -> str:
+        return f"<Certificates {self._issued} issued in {self._directory}>"
