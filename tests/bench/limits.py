@@ -1,0 +1,138 @@
+"""What a rate-limit check costs: microseconds, bytes a client, and a flood of addresses through a full table.
+
+    python tests/bench/limits.py
+
+Times are the best of several rounds; nothing is asserted about them.
+"""
+
+from __future__ import annotations
+
+import gc
+import platform
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from iocproxy.limits import ClientKeys, NetworkSet, WindowLimit
+
+LIMITS = [(10, 10.0), (60, 10.0), (300, 10.0), (10_000, 60.0)]
+ROUNDS = 4
+SLICES, SLICE = 600, 500
+
+
+def clients(count: int, width: int = 4) -> list[bytes]:
+    return [number.to_bytes(width, "big") for number in range(count)]
+
+
+def best(calls: int, run: Callable[[], object]) -> float:
+    """Microseconds a call, `run` making `calls` of them; the best of several runs."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        run()
+        times.append(time.process_time() - start)
+    return min(times) / calls * 1e6
+
+
+def check_cost(limit: int, window: float, count: int, *, refused: bool) -> float:
+    """Microseconds a check of known clients in turn, all admitted or all refused, the loop around it included.
+
+    The best of many short slices: what other programs do to a shared machine stays out.
+    """
+    subject, names = WindowLimit(limit, window), clients(count)
+    for name in names:
+        subject.check(name, 1_000.0, limit if refused else 1)
+    step = 0.0 if refused else window / limit / count * 1.1
+    check, now, lowest = subject.check, 1_000.5, float("inf")
+    for turn in range(SLICES):
+        part = [names[(turn * SLICE + place) % count] for place in range(SLICE)]
+        start = time.perf_counter()
+        for name in part:
+            check(name, now)
+            now += step
+        lowest = min(lowest, time.perf_counter() - start)
+    assert subject.refused == (SLICES * SLICE if refused else 0)
+    return lowest / SLICE * 1e6
+
+
+def memory(limit: int, window: float, width: int, count: int = 100_000) -> float:
+    """Bytes a client with its whole history in use: key, state, dict and ring."""
+    gc.collect()
+    tracemalloc.start()
+    subject = WindowLimit(limit, window, max_clients=count)
+    for number in range(count):  # the keys are made here, so that they count
+        name = number.to_bytes(width, "big")
+        subject.check(name, 1_000.0, limit)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(subject) == count
+    return used / count
+
+
+def flood(addresses: int, places: int, limit: int, window: float, rate: int) -> str:
+    """Distinct addresses, one check each, through a smaller table that holds one offender."""
+    subject = WindowLimit(limit, window, max_clients=places)
+    offender = b"offender"
+    subject.check(offender, 1_000.0, limit)
+    names = clients(addresses)
+    start = time.process_time()
+    for number, name in enumerate(names):
+        subject.check(name, 1_000.0 + number / rate)
+    spent = time.process_time() - start
+    passed = addresses / rate
+    still_refused = subject.check(offender, 1_000.0 + passed) > 0
+    fate = "kept" if still_refused else "expired" if passed >= window else "LOST"
+    gc.collect()
+    tracemalloc.start()
+    sized = WindowLimit(limit, window, max_clients=places)
+    for number in range(addresses // 4):
+        sized.check(number.to_bytes(4, "big"), 1_000.0 + number / rate)
+    used = tracemalloc.get_traced_memory()[0] / places
+    tracemalloc.stop()
+    return (
+        f"{addresses:,} addresses in {passed:g} s through {places:,} places: {len(subject):,} kept, "
+        f"{subject.evicted:,} evicted, {subject.refused} refused, offender {fate}, "
+        f"{spent / addresses * 1e6:.2f} us a check, {used:.0f} bytes a place"
+    )
+
+
+def lookups() -> list[str]:
+    keys, addresses = ClientKeys(), [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(50_000)]
+    ipv6 = [f"2001:db8:{n >> 8:x}:{n & 255:x}::1" for n in range(20_000)]
+    few = NetworkSet(["127.0.0.0/8", "10.0.0.0/8", "::1/128"])
+    many = NetworkSet([f"{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}.0/25" for n in range(0, 1_600_000, 16)])
+    hit = addresses[:1_000] * 20
+    return [
+        f"key, cached                     {best(len(hit), lambda: [keys.key(a) for a in hit]):.2f}",
+        f"key, new IPv4 address           {best(len(addresses), lambda: [keys.key(a) for a in addresses]):.2f}",
+        f"key, new IPv6 address           {best(len(ipv6), lambda: [keys.key(a) for a in ipv6]):.2f}",
+        f"in 3 networks, cached           {best(len(hit), lambda: [a in few for a in hit]):.2f}",
+        f"in 3 networks, new address      {best(len(addresses), lambda: [a in few for a in addresses]):.2f}",
+        f"in 100,000 networks, new address {best(len(addresses), lambda: [a in many for a in addresses]):.2f}",
+    ]
+
+
+def main() -> None:
+    print(f"CPython {platform.python_version()}, best of {ROUNDS} rounds, times in microseconds\n")
+    print("limit            admitted, 100 / 100,000 clients   refused, 100 / 100,000   bytes a client, IPv4 / IPv6 key")
+    for limit, window in LIMITS:
+        cost = [check_cost(limit, window, count, refused=no) for no in (False, True) for count in (100, 100_000)]
+        size = [memory(limit, window, width) for width in (4, 8)]
+        sizes = " / ".join(f"{used:.0f}" for used in size)
+        print(
+            f"{limit:>6}/{window:<5g}s        {cost[0]:6.2f} / {cost[1]:.2f}                  "
+            f"{cost[2]:6.2f} / {cost[3]:.2f}              {sizes}"
+        )
+    print()
+    print("\n".join(lookups()))
+    print()
+    print(flood(1_000_000, 100_000, 300, 10.0, 200_000))
+    print(flood(1_000_000, 100_000, 300, 10.0, 20_000))
+
+
+if __name__ == "__main__":
+    main()
