@@ -9,6 +9,9 @@ import sys
 
 from iocproxy.link import Link
 
+#: Linger on, for no time: struct linger is two u_short on Windows (winsock2.h), two int elsewhere (POSIX sys/socket.h).
+_RESET = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
+
 
 def end_output(link: Link) -> None:
     """Say that nothing more will be written, once everything is. On a connection that turns out to be gone (asyncio
@@ -27,10 +30,18 @@ def reset_when_closed(link: Link) -> None:
     sock = link.get_extra_info("socket")
     if sock is None:
         return
-    # struct linger: two u_short on Windows (winsock2.h), two int elsewhere (POSIX sys/socket.h)
-    linger = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
     with contextlib.suppress(OSError):  # it is gone already
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def shut_down(sock: socket.socket) -> None:
+    """Say that nothing more will be written or read, unless the socket is to be reset when it is closed.
+
+    A FIN ahead of the reset would let a reader believe in an orderly end, and so in a complete message.
+    """
+    with contextlib.suppress(OSError):  # it is gone already
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(_RESET)) != _RESET:
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def unread_octets(link: Link) -> int:

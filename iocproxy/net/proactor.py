@@ -20,6 +20,8 @@ to 3.14, Lib/asyncio/proactor_events.py:
 * **Leaked socket.** `_call_connection_lost` calls `shutdown` before `close`, and it can raise (WinError 10054), so that
   the socket stays open. We shut down and close it ourselves in `connection_lost`; the transport then skips its own
   `shutdown`, and its `close` finds nothing left to do.
+* **A reset that begins with an end.** That `shutdown` sends a FIN, also on a socket that is to be reset when it is
+  closed: a reader may take it for the orderly end of a message that was cut short. Ours leaves it out then.
 * **Memory kept.** Transport and protocol keep each other until the garbage collector comes round, and with them the
   transport's read buffer of 64 KiB. We part them once the connection is lost.
 
@@ -29,9 +31,10 @@ It holds nothing that is particular to Windows, and over a selector transport it
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from typing import Any, cast
+
+from .endings import shut_down
 
 #: Takes the place of a protocol that was told `connection_lost`.
 _NOBODY = asyncio.Protocol()
@@ -105,8 +108,7 @@ class ProactorLink(asyncio.Protocol):
         try:
             self._inner.connection_lost(exc)
         finally:
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+            shut_down(self._sock)
             self._sock.close()
             self._inner = _NOBODY
             self._transport.set_protocol(_NOBODY)

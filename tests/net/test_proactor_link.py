@@ -12,6 +12,7 @@ import weakref
 import pytest
 
 from iocproxy.net.attach import attach
+from iocproxy.net.endings import reset_when_closed
 from iocproxy.net.proactor import ProactorLink
 
 SIZE = 4 << 20
@@ -266,6 +267,22 @@ async def test_a_reset_leaves_no_socket_open(link, reported):
     await spin()
     assert sock.fileno() == -1
     assert reported == []
+
+
+async def test_a_connection_that_is_to_be_reset_does_not_begin_with_an_orderly_end(link):
+    """A FIN ahead of the reset would make a message that was cut short look complete."""
+    inner = Inner()
+    client = await link(inner)
+    reset_when_closed(inner.link)
+    inner.link.abort()
+    await inner.until("lost")
+
+    async def read_on():
+        await asyncio.get_running_loop().sock_recv(client, 100)
+        client.send(b"x")  # Wine shows a reset to a reader as an end; after a true end this would go through
+
+    with pytest.raises((ConnectionResetError, ConnectionAbortedError)):
+        await read_on()
 
 
 def linger(*, on, seconds):
