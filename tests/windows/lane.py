@@ -24,6 +24,10 @@ from wine import Wine, windows_path, windows_text
 #: Exit codes of the lane's own; every other one is the program's.
 SETUP_FAILED, TIMED_OUT = 125, 124
 
+#: A test that takes longer has every thread's stack printed, by a C thread that needs nothing of Python's. It is beyond
+#: the limit of pytest-timeout, whose own thread is of no use in a process where none gets to run.
+STUCK_SECONDS = 180
+
 #: pytest's closing line: "=== 3 passed, 1 skipped in 0.12s ===", without the rules under -q.
 CLOSING = re.compile(r"^=*\s*(?:no tests ran|\d+ [a-z]+(?:, \d+ [a-z]+)*) in [\d.]+s.*$")
 
@@ -97,8 +101,9 @@ def _run(wine: Wine, home: Path, command: Sequence[str], timeout: float) -> int:
         return SETUP_FAILED
     if command[:1] == ["python"]:
         return _stream(wine, [python, "-u", *command[1:]], timeout, stdin=None)
-    cache = f"cache_dir={windows_path(home / 'pytest')}"
-    return _stream(wine, [python, "-u", "-m", "pytest", "-o", cache, *command], timeout, stdin=subprocess.DEVNULL)
+    settings = [f"cache_dir={windows_path(home / 'pytest')}", f"faulthandler_timeout={STUCK_SECONDS}"]
+    pytest = [python, "-u", "-m", "pytest", *(part for setting in settings for part in ("-o", setting)), *command]
+    return _stream(wine, pytest, timeout, stdin=subprocess.DEVNULL)
 
 
 def _describe_project(folder: Path) -> None:
@@ -151,7 +156,7 @@ def _stream(wine: Wine, command: Sequence[str | Path], timeout: float, *, stdin:
         timed_out = True
     finally:
         wine.kill()
-        reader.join()
+        reader.join(10)  # every process that could hold the pipe is gone; should one not be, the lane still ends
     if timed_out:
         print(f"windows lane: ended after {timeout:.0f} s", file=sys.stderr)
         return TIMED_OUT

@@ -11,6 +11,10 @@ standard input, of which only the first line is read. It goes when that input en
 A wineserver and its services leave the process tree of whoever started them. This process makes itself the one that
 inherits them (Linux' child subreaper), so that they can be waited for and do not stay behind as zombies in a container
 without an init.
+
+A wineserver that hangs answers nobody, and its programs wait for it in calls that no signal handler of theirs and no
+timeout in Python gets to see. So after it was asked to end everything, whatever still runs in the prefix is killed; the
+environment, which every process of Wine inherits, tells who belongs to it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -180,6 +185,18 @@ def _stop_server(environ: Mapping[str, str]) -> None:
     for command in (["wineserver", "-k"], ["wineserver", "-w"]):
         with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(command, env=environ, stderr=subprocess.DEVNULL, check=False, timeout=_STOP_SECONDS)
+    _kill_all(f"WINEPREFIX={environ['WINEPREFIX']}".encode())
+
+
+def _kill_all(mark: bytes) -> None:
+    """SIGKILL for every process with that variable in its environment, but for ourselves."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid == os.getpid():
+            continue
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is somebody else's
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _reap() -> None:
