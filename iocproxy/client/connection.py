@@ -108,6 +108,7 @@ class ClientConnection(asyncio.Protocol):
         *,
         scheme: str,
         limits: HeadLimits,
+        parser: RequestHeadParser,
         timeouts: Timeouts,
         timer: Callable[[Callable[[], None]], Timer],
         loop: asyncio.AbstractEventLoop,
@@ -127,7 +128,7 @@ class ClientConnection(asyncio.Protocol):
         self._max_request_line = limits.max_request_line
         self._link: Link | None = None
         self._heads = HeadBuffer(limits, empty_lines=MAX_EMPTY_LINES)
-        self._parser = RequestHeadParser(limits)
+        self._parser = parser
         self._state = _HEAD
         self._pauses = 0
         self._blocked = False

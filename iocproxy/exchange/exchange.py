@@ -42,7 +42,7 @@ from iocproxy.http1.errors import bad_response
 from iocproxy.http1.framing import CHUNKED
 from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
-from iocproxy.http1.serialize import request_head, response_head
+from iocproxy.http1.serialize import request_head, request_lines, response_head
 from iocproxy.message import Fields, Record, Request, Response, reason_phrase
 
 
@@ -107,9 +107,8 @@ class Exchange:
         self._task: asyncio.Task[None] | None = None
         # the request
         self._head = head
-        self._request = Request(
-            head.method, head.target, head.version, head.fields, head.host, side.client, side.scheme
-        )
+        fields = head.fields[:] if service.chain.shows_requests else head.fields  # others may share the head's
+        self._request = Request(head.method, head.target, head.version, fields, head.host, side.client, side.scheme)
         self._request_done = False
         self._bytes_in = 0
         self._kept: list[bytes] | None = []  # the body so far, None once it can no longer be replayed
@@ -332,9 +331,11 @@ class Exchange:
             tail += b"Expect: 100-continue\r\n"
         if head.upgrade:
             tail += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-        self._outgoing = outgoing = request_head(
-            head.method, request.target, request.host, request.fields, head.body, tail
-        )
+        if self._service.chain.rewrites or head.host is not head.section.host:
+            lines = request_lines(request.host, request.fields, head.body)
+        else:
+            lines = head.section.written()
+        self._outgoing = outgoing = request_head(head.method, request.target, lines, head.body, tail)
         return outgoing
 
     def _framed(self, data: bytes) -> bytes:
@@ -365,6 +366,7 @@ class Exchange:
         # :: Step 6, relay
         self._kept = None
         if self._service.chain.on_response:
+            head = head.copy()  # the hooks may change it, and others share it
             self._parked = _Parked(head, body, done)
             self._run_response_hooks(0, Response.passing(head.status, head.reason, head.fields))
         else:
@@ -417,30 +419,24 @@ class Exchange:
         """Send the head to the client, with what came along of the body."""
         side = self._side
         version = self._head.version
-        keep_alive = self._head.keep_alive and not side.draining
-        self._status = status = head.status
-        # RFC 9112 section 6.3: how the client will find the end
-        tail = VIA[head.version]
-        if head.body >= 0:
-            if head.announced is not None and status != 204:  # RFC 9110 section 8.6
-                tail = b"Content-Length: %d\r\n%b" % (head.announced, tail)
-        elif version == 11:
-            self._chunking = True
-            tail = b"Transfer-Encoding: chunked\r\n" + tail
-        else:
-            self._close_delimited = True
-            keep_alive = False
-        if done and not self._request_done:
-            keep_alive = False  # an early answer: the rest of the body will not be read
-        if not keep_alive:
-            tail = b"Connection: close\r\n" + tail
-        elif version == 10:
-            tail = b"Connection: keep-alive\r\n" + tail
-        if not head.dated:
-            tail = self._service.date_line() + tail
-        self._keep_alive = keep_alive
+        self._status = head.status
         self._phase = _RESPONDING
-        outgoing = response_head(status, head.reason, head.fields, tail)
+        # RFC 9112 section 6.3: how the client will find the end
+        if head.body < 0:
+            self._chunking = version == 11
+            self._close_delimited = version == 10
+        self._keep_alive = keep_alive = (
+            self._head.keep_alive
+            and not side.draining
+            and not self._close_delimited
+            and (self._request_done or not done)  # an early answer: the rest of the body will not be read
+        )
+        usual = keep_alive and version == 11 and head.dated
+        outgoing = head.usual if usual else b""
+        if not outgoing:
+            outgoing = self._response_head(head)
+            if usual:
+                head.usual = outgoing
         if body:
             self._bytes_out += len(body)
             outgoing += encode_chunk(body) if self._chunking else body
@@ -451,6 +447,20 @@ class Exchange:
             self._complete()
         else:
             side.write(outgoing)
+
+    def _response_head(self, head: ResponseHead) -> bytes:
+        tail = VIA[head.version]
+        if self._chunking:
+            tail = b"Transfer-Encoding: chunked\r\n" + tail
+        elif not self._close_delimited and head.announced is not None and head.status != 204:  # RFC 9110 section 8.6
+            tail = b"Content-Length: %d\r\n%b" % (head.announced, tail)
+        if not self._keep_alive:
+            tail = b"Connection: close\r\n" + tail
+        elif self._head.version == 10:
+            tail = b"Connection: keep-alive\r\n" + tail
+        if not head.dated:
+            tail = self._service.date_line() + tail
+        return response_head(head.status, head.reason, head.fields, tail)
 
     def response_data(self, data: bytes, *, done: bool) -> None:
         parked = self._parked

@@ -32,7 +32,7 @@ _SCHEME = re.compile(rb"https?", re.IGNORECASE)
 class Forwarding:
     """The forwarding fields for one client connection; what is constant for it is put together once."""
 
-    __slots__ = ("_prefix", "_scheme", "_trusted", "address", "trusted")
+    __slots__ = ("_lines", "_prefix", "_said", "_scheme", "_trusted", "address", "trusted")
 
     def __init__(self, client: Client, scheme: str, trusted: NetworkSet) -> None:
         self.address = client.address
@@ -44,14 +44,17 @@ class Forwarding:
             client.address.encode("ascii"),
             self._scheme,
         )
+        self._said: tuple[bytes, int] | None = None  # the host and version that `_lines` are for
+        self._lines = b""
 
     def real_address(self, head: RequestHead) -> str:
         """The address the request comes from, a trusted proxy's word taken into account."""
         trusted = self._trusted
-        if not self.trusted or not head.forwarded_for:
+        claims = head.section
+        if not self.trusted or not claims.forwarded_for:
             return self.address
         address = self.address
-        hops = b",".join(head.forwarded_for).split(b",")
+        hops = b",".join(claims.forwarded_for).split(b",")
         for hop in reversed(hops[-_MAX_HOPS:]):
             found = _address(hop)
             if found is None:
@@ -64,11 +67,16 @@ class Forwarding:
     def lines(self, head: RequestHead) -> bytes:
         """The complete lines that go to the upstream."""
         if not self.trusted:
-            return b"%bX-Forwarded-Host: %b\r\n%b" % (self._prefix, head.host, VIA[head.version])
-        chain = [*head.forwarded_for, self.address.encode("ascii")]
-        scheme = head.forwarded_proto if _SCHEME.fullmatch(head.forwarded_proto) else self._scheme
-        host = head.forwarded_host if is_authority(head.forwarded_host) else head.host
-        others = b"".join(b"%b: %b\r\n" % field for field in head.forwarded or ())
+            said = head.host, head.version
+            if said != self._said:  # a client asks the same host again and again
+                self._said = said
+                self._lines = b"%bX-Forwarded-Host: %b\r\n%b" % (self._prefix, head.host, VIA[head.version])
+            return self._lines
+        claims = head.section
+        chain = [*claims.forwarded_for, self.address.encode("ascii")]
+        scheme = claims.forwarded_proto if _SCHEME.fullmatch(claims.forwarded_proto) else self._scheme
+        host = claims.forwarded_host if is_authority(claims.forwarded_host) else head.host
+        others = b"".join(b"%b: %b\r\n" % field for field in claims.forwarded or ())
         return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%b%b" % (
             b", ".join(chain),
             scheme.lower(),

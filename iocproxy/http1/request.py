@@ -15,6 +15,8 @@ from iocproxy.http1.errors import bad_request
 from iocproxy.http1.fields import FORWARDED, HOP_BY_HOP, connection_options, drop_named, is_authority
 from iocproxy.http1.framing import BodyLength, request_body
 from iocproxy.http1.heads import HeadLimits
+from iocproxy.http1.memo import Memo
+from iocproxy.http1.serialize import request_lines
 from iocproxy.message import Fields
 
 #: Fields that a request's reader looks at; all others are end-to-end and pass untouched.
@@ -27,15 +29,17 @@ _NOTICED = (
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*|)(\?.*|)", re.IGNORECASE | re.DOTALL)
 
 
-class RequestHead:
-    """The parsed head of a request; `fields` are the end-to-end ones, in order.
+class FieldSection:
+    """What the fields of a request say: the whole head but its first line.
 
-    `target` is in origin form ("/path?query"), or "*" for OPTIONS. `host` is the authority the request is for, "" for
-    an HTTP/1.0 request without one. `forwarded_*` are what the client claims about whom it speaks for: worth
-    nothing unless the client is a trusted proxy. `forwarded` are the other fields of that kind (`fields.FORWARDED`).
+    Requests that repeat it octet for octet share one (`memo`), so nobody may change it. `fields` are the end-to-end
+    ones, in order. `host` is the authority the request is for, "" for an HTTP/1.0 request without one. `forwarded_*`
+    are what the client claims about whom it speaks for: worth nothing unless the client is a trusted proxy.
+    `forwarded` are the other fields of that kind (`fields.FORWARDED`).
     """
 
     __slots__ = (
+        "_written",
         "body",
         "expects_continue",
         "fields",
@@ -45,16 +49,10 @@ class RequestHead:
         "forwarded_proto",
         "host",
         "keep_alive",
-        "method",
-        "target",
         "upgrade",
-        "version",
     )
 
-    def __init__(self, method: str, target: bytes, version: int) -> None:
-        self.method = method
-        self.target = target
-        self.version = version
+    def __init__(self, version: int) -> None:
         self.fields: Fields = []
         self.host = b""
         self.body: BodyLength = 0
@@ -65,27 +63,69 @@ class RequestHead:
         self.forwarded_for: list[bytes] = []
         self.forwarded_proto = b""
         self.forwarded_host = b""
+        self._written = b""
+
+    def written(self) -> bytes:
+        """Its lines as they go to an upstream when nothing was rewritten; made once."""
+        written = self._written
+        if not written:
+            written = self._written = request_lines(self.host, self.fields, self.body)
+        return written
+
+
+class RequestHead:
+    """The parsed head of a request: its first line, its `section`, and of that what everybody asks for.
+
+    `target` is in origin form ("/path?query"), or "*" for OPTIONS. `host` is the section's, or the one of a target in
+    absolute form. `fields` are the section's own: whoever changes them copies them first.
+    """
+
+    __slots__ = (
+        "body",
+        "expects_continue",
+        "fields",
+        "host",
+        "keep_alive",
+        "method",
+        "section",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(self, method: str, target: bytes, version: int, section: FieldSection) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.section = section
+        self.fields = section.fields
+        self.host = section.host
+        self.body = section.body
+        self.keep_alive = section.keep_alive
+        self.expects_continue = section.expects_continue
+        self.upgrade = section.upgrade
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method} {self.target!r} body={self.body}>"
 
 
 class RequestHeadParser:
-    """Parses one head after the other; keep one for each client connection.
+    """Parses one head after the other, of any number of connections with the same limits.
 
     `parse(head)` takes exactly one head, its empty line included and no empty line before it, and raises
-    `ProxyError` where the request is refused.
+    `ProxyError` where the request is refused. It keeps nothing of a head but field sections that were in order, to
+    know them again.
     """
 
-    __slots__ = ("_complete", "_fields", "_llhttp", "_max_fields", "_max_request_line", "_target")
+    __slots__ = ("_complete", "_fields", "_max_fields", "_max_request_line", "_memo", "_target")
 
     def __init__(self, limits: HeadLimits) -> None:
         self._max_request_line = limits.max_request_line
         self._max_fields = limits.max_fields
+        self._memo: Memo[FieldSection] = Memo()
         self._fields: Fields = []
         self._target = b""
         self._complete = False
-        self._llhttp = httptools.HttpRequestParser(self)
 
     # llhttp's callbacks
     def on_url(self, url: bytes) -> None:
@@ -98,9 +138,23 @@ class RequestHeadParser:
         self._complete = True
 
     def parse(self, head: bytes) -> RequestHead:
+        end = head.find(b"\r\n")
+        # :: The usual request: a first line in the usual form, and fields that another request had
+        section = self._memo.get(head[end:])
+        if section is not None:
+            line = _USUAL_LINE.fullmatch(head, 0, end)
+            if line is not None and end <= self._max_request_line:
+                return RequestHead(_METHODS[line[1]], line[2], 11, section)
+        # :: Any other
+        request = self._parse(head)
+        if request.version == 11 and request.host is request.section.host:
+            self._memo.keep(head[end:], request.section)
+        return request
+
+    def _parse(self, head: bytes) -> RequestHead:
         fields = self._fields = []
         self._complete = False
-        llhttp = self._llhttp
+        llhttp = httptools.HttpRequestParser(self)  # one that was used may wait for a body, or for the end
         try:
             llhttp.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -113,9 +167,9 @@ class RequestHeadParser:
         target = self._target
         # llhttp forgives blanks around the target; we do not, they are read differently elsewhere.
         if head.startswith(b"%b %b HTTP/1.1\r\n" % (method, target)):
-            request = RequestHead(_METHODS.get(method) or method.decode("ascii"), target, 11)
+            version = 11
         elif head.startswith(b"%b %b HTTP/1.0\r\n" % (method, target)):
-            request = RequestHead(method.decode("ascii"), target, 10)
+            version = 10
         else:
             raise _refusal(head, None)
         if len(method) + len(target) + 10 > self._max_request_line:
@@ -124,68 +178,69 @@ class RequestHeadParser:
             raise bad_request(f"more than {self._max_fields} header fields", 431)
         if b" \r\n" in head or b"\t\r\n" in head:  # llhttp keeps blanks behind a value (RFC 9110 section 5.5)
             fields = [(name, value.rstrip(b" \t")) for name, value in fields]
-        self._sort(request, fields)
+        request = RequestHead(method.decode("ascii"), target, version, _section(version, fields))
         if target[0] != _SLASH or b"#" in target:
             _check_target(request)
-        if request.body or request.upgrade or not request.keep_alive:
-            self._llhttp = httptools.HttpRequestParser(self)  # the old one waits for a body, or for the end
         return request
 
-    def _sort(self, request: RequestHead, fields: Fields) -> None:
-        """Take out what belongs to this hop, decide the framing, leave the end-to-end fields in `request.fields`."""
-        kept = request.fields
-        hosts: list[bytes] = []
-        lengths: list[bytes] = []
-        codings: list[bytes] = []
-        options: frozenset[bytes] | None = None
-        upgrade = b""
-        for field in fields:
-            name = field[0].lower()
-            if name not in _NOTICED:
-                kept.append(field)
-                continue
-            value = field[1]
-            if name == b"host":
-                hosts.append(value)
-            elif name == b"content-length":
-                lengths.append(value)
-            elif name == b"connection":
-                options = connection_options(value) | (options or frozenset())
-            elif name == b"transfer-encoding":
-                codings.append(value)
-            elif name == b"upgrade":
-                upgrade = value if not upgrade else upgrade + b", " + value
-            elif name == b"expect":
-                if value.lower() != b"100-continue":
-                    raise bad_request("an expectation other than 100-continue", 417)
-                # An HTTP/1.0 client cannot expect (RFC 9110 section 10.1.1): ignored, not passed on.
-                request.expects_continue = request.version == 11
-            elif name == b"x-forwarded-for":
-                request.forwarded_for.append(value)
-            elif name == b"x-forwarded-proto":
-                request.forwarded_proto = value
-            elif name == b"x-forwarded-host":
-                request.forwarded_host = value
-            elif name in FORWARDED:
-                request.forwarded = [*(request.forwarded or ()), field]
-        if len(hosts) != 1 and (hosts or request.version == 11):
-            raise bad_request("no Host field" if not hosts else "more than one Host field")
-        if hosts:
-            request.host = hosts[0]
-            if not is_authority(request.host):
-                raise bad_request("a Host field that is not a host and port")
-        if lengths or codings:
-            request.body = request_body(request.version, lengths, codings)
-        if options is not None:
-            if b"close" in options:
-                request.keep_alive = False
-            elif b"keep-alive" in options:
-                request.keep_alive = True
-            # Only what is both announced and named counts (RFC 9110 section 7.8), and never from HTTP/1.0.
-            if upgrade and b"upgrade" in options and request.version == 11 and request.body == 0:
-                request.upgrade = _without_h2c(upgrade)
-            if not options <= _CONNECTION_OPTIONS:
-                request.fields = drop_named(kept, options)
+
+def _section(version: int, fields: Fields) -> FieldSection:
+    """Take out what belongs to this hop, decide the framing, leave the end-to-end fields."""
+    section = FieldSection(version)
+    kept = section.fields
+    hosts: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    options: frozenset[bytes] | None = None
+    upgrade = b""
+    for field in fields:
+        name = field[0].lower()
+        if name not in _NOTICED:
+            kept.append(field)
+            continue
+        value = field[1]
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"content-length":
+            lengths.append(value)
+        elif name == b"connection":
+            options = connection_options(value) | (options or frozenset())
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        elif name == b"upgrade":
+            upgrade = value if not upgrade else upgrade + b", " + value
+        elif name == b"expect":
+            if value.lower() != b"100-continue":
+                raise bad_request("an expectation other than 100-continue", 417)
+            # An HTTP/1.0 client cannot expect (RFC 9110 section 10.1.1): ignored, not passed on.
+            section.expects_continue = version == 11
+        elif name == b"x-forwarded-for":
+            section.forwarded_for.append(value)
+        elif name == b"x-forwarded-proto":
+            section.forwarded_proto = value
+        elif name == b"x-forwarded-host":
+            section.forwarded_host = value
+        elif name in FORWARDED:
+            section.forwarded = [*(section.forwarded or ()), field]
+    if len(hosts) != 1 and (hosts or version == 11):
+        raise bad_request("no Host field" if not hosts else "more than one Host field")
+    if hosts:
+        section.host = hosts[0]
+        if not is_authority(section.host):
+            raise bad_request("a Host field that is not a host and port")
+    if lengths or codings:
+        section.body = request_body(version, lengths, codings)
+    if options is not None:
+        if b"close" in options:
+            section.keep_alive = False
+        elif b"keep-alive" in options:
+            section.keep_alive = True
+        # Only what is both announced and named counts (RFC 9110 section 7.8), and never from HTTP/1.0.
+        if upgrade and b"upgrade" in options and version == 11 and section.body == 0:
+            section.upgrade = _without_h2c(upgrade)
+        if not options <= _CONNECTION_OPTIONS:
+            section.fields = drop_named(kept, options)
+    return section
 
 
 def _without_h2c(upgrade: bytes) -> bytes:
@@ -208,8 +263,9 @@ def _refusal(head: bytes, error: httptools.HttpParserError | None) -> ProxyError
 
 _VERSION = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32} [\x21-\x7e]+ HTTP/([0-9]\.[0-9])")
 
-#: Methods as text, so that the usual ones need no decoding.
 _METHODS = {name.encode("ascii"): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
+#: RFC 9112 section 3, with a target in origin form without a fragment (section 3.2.1).
+_USUAL_LINE = re.compile(rb"(" + b"|".join(_METHODS) + rb") (/[\x21\x22\x24-\x7e]*) HTTP/1\.1")
 
 _SLASH = ord("/")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 import httptools
 
@@ -11,6 +10,7 @@ from iocproxy.http1.errors import bad_response
 from iocproxy.http1.fields import HOP_BY_HOP, connection_options, drop_named
 from iocproxy.http1.framing import UNTIL_CLOSE, BodyLength, response_body
 from iocproxy.http1.heads import HeadLimits
+from iocproxy.http1.memo import Memo
 from iocproxy.message import Fields
 
 _NOTICED = HOP_BY_HOP | {b"content-length", b"date"}
@@ -21,11 +21,24 @@ _PASSED = frozenset({b"proxy-authenticate"})
 class ResponseHead:
     """The parsed head of a response; `fields` are the end-to-end ones, Content-Length not among them.
 
+    Responses that repeat it octet for octet share one (`memo`): whoever changes it changes a `copy`.
+
     `announced` is the Content-Length as given, or None: a response to HEAD and a 304 tell with it how long the
     body would be, while `body` says what follows here.
     """
 
-    __slots__ = ("announced", "body", "dated", "fields", "keep_alive", "reason", "status", "upgrade", "version")
+    __slots__ = (
+        "announced",
+        "body",
+        "dated",
+        "fields",
+        "keep_alive",
+        "reason",
+        "status",
+        "upgrade",
+        "usual",
+        "version",
+    )
 
     def __init__(self, status: int, reason: bytes, version: int) -> None:
         self.status = status
@@ -37,22 +50,36 @@ class ResponseHead:
         self.dated = False  # RFC 9110 section 6.6.1: who forwards a response without Date adds one
         self.keep_alive = version == 11
         self.upgrade = b""
+        #: for whoever forwards it: what this head became when it was last written in the usual way, b"" before
+        self.usual = b""
+
+    def copy(self) -> ResponseHead:
+        """One of the caller's own."""
+        copy = ResponseHead(self.status, self.reason, self.version)
+        copy.fields = self.fields[:]
+        copy.body = self.body
+        copy.announced = self.announced
+        copy.dated = self.dated
+        copy.keep_alive = self.keep_alive
+        copy.upgrade = self.upgrade
+        return copy
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} body={self.body}>"
 
 
 class ResponseHeadParser:
-    """Parses one response head after the other; keep one for each upstream connection.
+    """Parses one response head after the other, of any number of connections with the same limits.
 
     `parse(head, method)` takes exactly one head and the method of the request it answers (RFC 9112 section 6.3 makes
     the framing depend on it), and raises `ProxyError` (502) where the response is refused.
     """
 
-    __slots__ = ("_complete", "_fields", "_max_fields")
+    __slots__ = ("_complete", "_fields", "_max_fields", "_memo")
 
     def __init__(self, limits: HeadLimits) -> None:
         self._max_fields = limits.max_fields
+        self._memo: Memo[ResponseHead] = Memo()
         self._fields: Fields = []
         self._complete = False
 
@@ -64,6 +91,15 @@ class ResponseHeadParser:
         self._complete = True
 
     def parse(self, head: bytes, method: str) -> ResponseHead:
+        if method == "HEAD":  # the same octets mean another framing
+            return self._parse(head, method)
+        response = self._memo.get(head)
+        if response is None:
+            response = self._parse(head, method)
+            self._memo.keep(head, response)
+        return response
+
+    def _parse(self, head: bytes, method: str) -> ResponseHead:
         fields = self._fields = []
         self._complete = False
         try:
@@ -73,15 +109,14 @@ class ResponseHeadParser:
             pass  # a 101: the head is complete
         except httptools.HttpParserError as error:
             raise bad_response(f"malformed response head: {error}") from None
-        line = head[: head.find(b"\r\n")]
-        status_line = _status_line(line) if len(line) <= _CACHED_LINE else _status_line.__wrapped__(line)
+        status_line = _STATUS_LINE.fullmatch(head, 0, head.find(b"\r\n"))
         if not self._complete or status_line is None:
             raise bad_response("malformed status line")
         if len(fields) > self._max_fields:
             raise bad_response(
                 f"more than {self._max_fields} fields in the upstream's response", "http_response_header_section_size"
             )
-        response = ResponseHead(*status_line)
+        response = ResponseHead(int(status_line[2]), status_line[3] or b"", 10 + int(status_line[1]))
         if b" \r\n" in head or b"\t\r\n" in head:  # llhttp keeps blanks behind a value (RFC 9110 section 5.5)
             fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         self._sort(response, fields, method)
@@ -127,13 +162,3 @@ _CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 
 #: RFC 9112 section 4; the reason may be empty, and some leave out the blank before it then.
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
-
-#: Status lines up to this many octets are looked up instead of parsed; a server uses a handful of them.
-_CACHED_LINE = 64
-
-
-@lru_cache(maxsize=512)
-def _status_line(line: bytes) -> tuple[int, bytes, int] | None:
-    """(status, reason, version), or None where the line is malformed or of another version."""
-    match = _STATUS_LINE.fullmatch(line)
-    return (int(match[2]), match[3] or b"", 10 + int(match[1])) if match else None

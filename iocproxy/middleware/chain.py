@@ -28,7 +28,7 @@ class Doorkeeper(NamedTuple):
 class Chain:
     """The hooks in the order of the middlewares. Immutable; one for each configuration."""
 
-    __slots__ = ("doorkeepers", "members", "on_complete", "on_request", "on_response", "rewrites")
+    __slots__ = ("doorkeepers", "members", "on_complete", "on_request", "on_response", "rewrites", "shows_requests")
 
     def __init__(self, members: Iterable[object]) -> None:
         self.members = tuple(members)
@@ -44,6 +44,8 @@ class Chain:
         self.rewrites = any(
             hasattr(member, "on_request") and not isinstance(member, RequestLimits) for member in self.members
         )
+        #: whether user code gets to see requests, and so needs some of its own to change
+        self.shows_requests = self.rewrites or bool(self.on_response)
 
     def _hooks(self, event: str) -> tuple[Any, ...]:
         found = (getattr(member, event, None) for member in self.members)

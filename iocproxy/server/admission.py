@@ -19,6 +19,7 @@ from iocproxy.config import Timeouts
 from iocproxy.errors import ProxyError
 from iocproxy.exchange.service import Service
 from iocproxy.http1.heads import HeadLimits
+from iocproxy.http1.request import RequestHeadParser
 from iocproxy.limits import ClientKeys
 from iocproxy.message import Client
 from iocproxy.middleware.chain import Chain, Doorkeeper
@@ -59,6 +60,7 @@ class Admission:
         self._chain = chain
         self._keys = keys
         self._limits = limits
+        self._parser = RequestHeadParser(limits)
         self._timeouts = timeouts
         self._wheel = wheel
         self._executor = executor
@@ -149,6 +151,7 @@ class Admission:
             self._service,
             scheme="http" if store is None else "https",
             limits=self._limits,
+            parser=self._parser,
             timeouts=self._timeouts,
             timer=self._wheel.timer,
             loop=self._loop,

@@ -82,7 +82,12 @@ class UpstreamConnection(asyncio.Protocol):
     )
 
     def __init__(
-        self, owner: Owner, limits: HeadLimits, timeouts: Timeouts, timer: Callable[[Callable[[], None]], Timer]
+        self,
+        owner: Owner,
+        limits: HeadLimits,
+        parser: ResponseHeadParser,
+        timeouts: Timeouts,
+        timer: Callable[[Callable[[], None]], Timer],
     ) -> None:
         # for the connection's life
         self._owner = owner
@@ -91,7 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.link: Link | None = None
         self.on_open: Callable[[], None] | None = None  #: called when the connection (TLS included) stands
         self._heads = HeadBuffer(limits)
-        self._parser = ResponseHeadParser(limits)
+        self._parser = parser
         self._state = _IDLE
         self._forgotten = False
         self.reused = False

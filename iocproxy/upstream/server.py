@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from iocproxy.config import Server, Timeouts
 from iocproxy.errors import ProxyError, Side
 from iocproxy.http1.heads import HeadLimits
+from iocproxy.http1.response import ResponseHeadParser
 from iocproxy.net.attach import attach
 from iocproxy.net.connect import open_socket
 from iocproxy.net.deadlines import DeadlineWheel
@@ -50,6 +51,7 @@ class UpstreamServer:
         self._max_idle = max_idle
         self._tls = tls
         self._limits = limits
+        self._parser = ResponseHeadParser(limits)
         self._timeouts = timeouts
         self._wheel = wheel
         self._executor = executor
@@ -116,7 +118,7 @@ class UpstreamServer:
     async def _connect(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         sock = await open_socket(self._server.host, self._server.port, executor=self._executor)
-        connection = UpstreamConnection(self, self._limits, self._timeouts, self._wheel.timer)
+        connection = UpstreamConnection(self, self._limits, self._parser, self._timeouts, self._wheel.timer)
         if self._tls is None:
             await attach(loop, sock, connection)
         else:

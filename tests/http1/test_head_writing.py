@@ -12,7 +12,7 @@ from iocproxy.errors import ProxyError
 from iocproxy.http1.body import ChunkedBody, CloseBody, LengthBody, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, request_body, response_body
-from iocproxy.http1.serialize import request_head, response_head
+from iocproxy.http1.serialize import request_head, request_lines, response_head
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,9 @@ from iocproxy.http1.serialize import request_head, response_head
 )
 def test_a_request_head(method: str, body: int, framing: bytes) -> None:
     fields = [(b"a", b"1"), (b"A", b"\xff"), (b"B", b"")]
-    assert request_head(method, b"/x?y", b"a.test:80", fields, body, b"Via: 1.1 p\r\n") == (
+    assert request_head(
+        method, b"/x?y", request_lines(b"a.test:80", fields, body), body, b"Via: 1.1 p\r\n"
+    ) == (
         method.encode() + b" /x?y HTTP/1.1\r\nHost: a.test:80\r\na: 1\r\nA: \xff\r\nB: \r\n"
         + framing
         + b"Via: 1.1 p\r\n\r\n"
@@ -41,7 +43,9 @@ def test_a_request_head(method: str, body: int, framing: bytes) -> None:
 
 
 def test_a_request_head_without_anything() -> None:
-    assert request_head("GET", b"/", b"a.test", [], 0, b"") == b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
+    assert (
+        request_head("GET", b"/", request_lines(b"a.test", [], 0), 0, b"") == b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
+    )
 
 
 def test_a_response_head() -> None:

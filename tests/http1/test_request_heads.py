@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from iocproxy.errors import ProxyError
 from iocproxy.http1.framing import CHUNKED
 from iocproxy.http1.heads import MAX_EMPTY_LINES, HeadBuffer, HeadLimits
+from iocproxy.http1.memo import MAX_KEPT, MAX_OCTETS
 from iocproxy.http1.request import RequestHead, RequestHeadParser
-from iocproxy.http1.serialize import request_head
+from iocproxy.http1.serialize import request_head, request_lines
 from iocproxy.message import Fields
 
 REFUSED: dict[str, tuple[bytes, int]] = runpy.run_path(str(Path(__file__).with_name("wire_tables.py")))[
@@ -43,7 +44,12 @@ class Parts:
 
 
 def parts(head: RequestHead) -> Parts:
-    return Parts(**{name: getattr(head, name) for name in Parts.__dataclass_fields__})
+    return Parts(
+        **{
+            name: getattr(head.section if name.startswith("forwarded") else head, name)
+            for name in Parts.__dataclass_fields__
+        }
+    )
 
 
 def _get(*lines: bytes) -> bytes:
@@ -267,6 +273,56 @@ def test_one_parser_reads_them_all() -> None:
                 assert parts(parser.parse(raw.lstrip(b"\r\n"))) == expected, name
 
 
+def outcome(parser: RequestHeadParser, raw: bytes) -> Parts | int:
+    """What the head means, or the status it is refused with."""
+    try:
+        return parts(parser.parse(raw))
+    except ProxyError as refusal:
+        return refusal.status
+
+
+#: Legal field sections, without their first line, and every kind of first line, the refused ones too.
+_SECTIONS = sorted({raw.lstrip(b"\r\n").partition(b"\r\n")[2] for raw, _ in ACCEPTED.values()})
+_LINES = sorted(
+    {raw.lstrip(b"\r\n").partition(b"\r\n")[0] for raw, _ in [*ACCEPTED.values(), *REFUSED.values()] if len(raw) < 400}
+)
+
+
+@given(st.sampled_from(_SECTIONS), st.sampled_from(_LINES), st.integers(0, 60), st.binary(max_size=2))
+def test_a_section_that_is_known_already_makes_no_difference(
+    section: bytes, line: bytes, place: int, inserted: bytes
+) -> None:
+    """Whatever first line it comes behind, that of a mutated request included."""
+    raw = line[:place] + inserted + line[place:] + b"\r\n" + section
+    if b"\r\n\r\n" in raw[:-4]:
+        return
+    parser = RequestHeadParser(LIMITS)
+    for primer in (b"GET / HTTP/1.1\r\n", b"POST /x?y HTTP/1.1\r\n", b"GET http://A.test/ HTTP/1.1\r\n"):
+        outcome(parser, primer + section)
+    assert outcome(parser, raw) == outcome(RequestHeadParser(LIMITS), raw)
+
+
+def test_a_known_section_is_shared_and_never_that_of_another_authority() -> None:
+    parser = RequestHeadParser(LIMITS)
+    one, other = parser.parse(_get(b"X: 1")), parser.parse(_get(b"X: 1").replace(b"GET /", b"PUT /b"))
+    assert one.section is other.section
+    assert (other.method, other.target) == ("PUT", b"/b")
+    absolute = parser.parse(_get(b"Y: 1").replace(b"GET /", b"GET http://A.TEST/"))
+    assert absolute.host == b"A.TEST"
+    assert parser.parse(_get(b"Y: 1")).host == b"a.test"
+
+
+def test_what_is_remembered_of_heads_is_bounded() -> None:
+    parser = RequestHeadParser(LIMITS)
+    first = parser.parse(_get(b"X: first")).section
+    long = _get(b"X: " + b"a" * MAX_OCTETS)
+    assert parser.parse(long).section is not parser.parse(long).section
+    for number in range(MAX_KEPT):
+        parser.parse(_get(b"X: %d" % number))
+    assert len(parser._memo) <= MAX_KEPT
+    assert parser.parse(_get(b"X: first")).section is not first
+
+
 def test_a_head_shows_itself() -> None:
     assert repr(read([_post(b"Content-Length: 5")])[0]) == "<RequestHead POST b'/' body=5>"
 
@@ -279,7 +335,8 @@ def written(head: RequestHead) -> bytes:
     tail = b"Expect: 100-continue\r\n" if head.expects_continue else b""
     if head.upgrade:
         tail += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-    return request_head(head.method, head.target, head.host, head.fields, head.body, tail)
+    lines = request_lines(head.host, head.fields, head.body)
+    return request_head(head.method, head.target, lines, head.body, tail)
 
 
 def same_again(raw: bytes) -> None:
@@ -288,7 +345,7 @@ def same_again(raw: bytes) -> None:
     for name in ("method", "target", "host", "fields", "body", "expects_continue", "upgrade"):
         assert getattr(again, name) == getattr(head, name), name
     assert again.version == 11
-    assert not again.forwarded_for
+    assert not again.section.forwarded_for
 
 
 @pytest.mark.parametrize("name", [name for name, (_, expected) in ACCEPTED.items() if expected.host])
@@ -344,7 +401,7 @@ def test_any_end_to_end_fields_pass_untouched(fields: Fields) -> None:
         b"keep-alive",
     }  # fmt: skip
     fields = [each for each in fields if each[0].lower() not in special]
-    raw = request_head("GET", b"/", b"a.test", fields, 0, b"")
+    raw = request_head("GET", b"/", request_lines(b"a.test", fields, 0), 0, b"")
     assert RequestHeadParser(LIMITS).parse(raw).fields == fields
 
 

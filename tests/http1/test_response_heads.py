@@ -188,6 +188,27 @@ def test_one_parser_reads_one_response_after_the_other() -> None:
         assert parser.parse(_response(status, *lines), method).body == body
 
 
+def test_the_same_octets_mean_another_framing_to_head() -> None:
+    parser = ResponseHeadParser(LIMITS)
+    raw = _response(b"200 OK", LENGTH)
+    for _ in range(2):
+        assert parser.parse(raw, "GET").body == 5
+        assert (parser.parse(raw, "HEAD").body, parser.parse(raw, "HEAD").announced) == (NO_BODY, 5)
+    assert parser.parse(raw, "GET") is parser.parse(raw, "POST")
+
+
+def test_a_copy_is_the_owners_to_change() -> None:
+    parser = ResponseHeadParser(LIMITS)
+    raw = _response(b"203 Other", b"Date: x", b"A: 1", b"Connection: close", LENGTH)
+    copy = parser.parse(raw, "GET").copy()
+    copy.fields.append((b"B", b"2"))
+    copy.status = 500
+    head = parser.parse(raw, "GET")
+    assert (head.status, head.fields) == (203, [(b"Date", b"x"), (b"A", b"1")])
+    assert all(getattr(copy, name) == getattr(head, name) for name in ("reason", "version", "body", "announced"))
+    assert (copy.dated, copy.keep_alive, copy.upgrade) == (head.dated, head.keep_alive, head.upgrade)
+
+
 @pytest.mark.parametrize(("count", "accepted"), [(5, True), (6, False)])
 def test_the_edge_of_the_number_of_fields(count: int, accepted: bool) -> None:
     raw = b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * count + b"\r\n"

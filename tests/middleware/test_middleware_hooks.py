@@ -163,6 +163,25 @@ class Mine:
     assert proxy.wait_for_records(1)[0].target == "/rewritten?by=me"
 
 
+@pytest.mark.parametrize("hook", ["on_request(self, request)", "on_response(self, request, response)"])
+def test_what_it_changes_is_changed_for_that_request_only(run: Run, iocproxy_origin: Origin, hook: str) -> None:
+    """Heads that repeat an earlier one are not parsed again; what came of the earlier one must not show."""
+    source = f"""
+class Mine:
+    def {hook}:
+        seen.append(request.headers.get_all("X-Mark"))
+        request.headers.add("X-Mark", "mine")
+    def on_complete(self, record): ...
+"""
+    proxy, module = run(source)
+    with RawClient(proxy.address) as client:
+        for _ in range(3):
+            assert client.request("GET", "/", headers=[("X-Mark", "client's")]).status == 200
+    assert module.seen == [["client's"]] * 3
+    forwarded = 2 if "on_request" in hook else 1
+    assert [len(request.header_values("X-Mark")) for request in iocproxy_origin.requests] == [forwarded] * 3
+
+
 @pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection", "Host"])
 def test_it_cannot_change_the_framing_of_what_is_forwarded(run: Run, iocproxy_origin: Origin, name: str) -> None:
     """A second Content-Length, or one beside Transfer-Encoding, would be a smuggled request (RFC 9112 section 11.2).
@@ -257,6 +276,25 @@ class Mine:
         response.headers["Content-Length"] = "1"
         response.headers["Transfer-Encoding"] = "chunked"
 """
+
+
+def test_a_response_it_changed_is_not_what_the_next_one_is_taken_for(run: Run, iocproxy_origin: Origin) -> None:
+    source = """
+class Mine:
+    def on_response(self, request, response):
+        seen.append((response.status, response.reason, response.headers.get("X-Added"), response.headers.get("X-Own")))
+        response.status, response.reason = 203, b"Changed"
+        response.headers.add("X-Added", "yes")
+        del response.headers["X-Own"]
+"""
+    octets = b"HTTP/1.1 200 OK\r\nDate: Mon, 01 Jan 2024 00:00:00 GMT\r\nX-Own: 1\r\nContent-Length: 0\r\n\r\n"
+    iocproxy_origin.on("GET", "/same", respond=[Send(octets)])
+    proxy, module = run(source)
+    with RawClient(proxy.address) as client:
+        for _ in range(3):
+            answer = client.request("GET", "/same")
+            assert (answer.status, answer.header("X-Added"), answer.header("X-Own")) == (203, "yes", None)
+    assert module.seen == [(200, b"OK", None, "1")] * 3
 
 
 @KINDS
