@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 #: The longest ClientHello message read, in bytes. OpenSSL 3 itself takes longer ones; no client sends them.
@@ -40,6 +41,12 @@ _RECORD_OVERFLOW = 22
 _ILLEGAL_PARAMETER = 47
 _DECODE_ERROR = 50
 _PROTOCOL_VERSION = 70
+
+#: What a server_name may hold: no blanks or controls, at most 255 octets.
+_NAME = re.compile(rb"[\x21-\x7e]{1,255}")
+
+#: How many extensions of each kind that is read are known again; at most some 4 MiB, if all are as long as can be.
+_REMEMBERED = 256
 
 #: The start of an HTTP request line: a method of capital letters and a blank (`PRI * HTTP/2.0` included).
 _HTTP = re.compile(rb"[A-Z]{1,20} ")
@@ -207,28 +214,31 @@ def _parse(body: bytes) -> ClientHello:
         raise _malformed("cipher suites", _DECODE_ERROR)
     if not hello.vector(1):  # legacy_compression_methods
         raise _malformed("no compression method", _DECODE_ERROR)
-
-    name = ""
-    alpn: tuple[str, ...] = ()
-    versions: tuple[int, ...] = (legacy_version,)
-    if hello:  # RFC 5246 allows a hello that ends here
-        extensions = _Vector(hello.vector(2))
-        seen = set()
-        while extensions:
-            kind, content = extensions.number(2), extensions.vector(2)
-            if kind in seen:
-                # RFC 8446 section 4.2: no two extensions of one type.
-                raise _malformed(f"extension {kind} twice", _ILLEGAL_PARAMETER)
-            seen.add(kind)
-            if kind == _SERVER_NAME:
-                name = _server_name(content)
-            elif kind == _ALPN:
-                alpn = _alpn(content)
-            elif kind == _SUPPORTED_VERSIONS:
-                versions = _versions(content)
+    extensions = _extensions(hello.vector(2)) if hello else {}  # RFC 5246 allows a hello that ends before them
     if hello:
         raise _malformed("bytes behind the extensions", _DECODE_ERROR)
-    return ClientHello(name, alpn, versions)
+    return ClientHello(
+        _server_name(extensions[_SERVER_NAME]) if _SERVER_NAME in extensions else "",
+        _alpn(extensions[_ALPN]) if _ALPN in extensions else (),
+        _versions(extensions[_SUPPORTED_VERSIONS]) if _SUPPORTED_VERSIONS in extensions else (legacy_version,),
+    )
+
+
+def _extensions(block: bytes) -> dict[int, bytes]:
+    """By type. Without `_Vector`: a hello has a dozen or two of them, which made half of a handshake's Python calls."""
+    found: dict[int, bytes] = {}
+    at, end = 0, len(block)
+    while at < end:
+        kind = block[at] << 8 | block[at + 1]
+        start = at + 4
+        at = start + (block[at + 2] << 8 | block[at + 3])
+        if kind in found:
+            # RFC 8446 section 4.2: no two extensions of one type.
+            raise _malformed(f"extension {kind} twice", _ILLEGAL_PARAMETER)
+        found[kind] = block[start:at]
+    if at != end:
+        raise IndexError
+    return found
 
 
 def _whole(content: bytes, size: int) -> _Vector:
@@ -240,17 +250,22 @@ def _whole(content: bytes, size: int) -> _Vector:
     return _Vector(inner)
 
 
+# Most clients of a site send one of a few of each of these.
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def _server_name(content: bytes) -> str:
     """RFC 6066 section 3. Stricter: exactly one entry, because that is all that anybody sends or OpenSSL accepts."""
     names = _whole(content, 2)
     kind, name = names.number(1), names.vector(2)
     if names or kind != 0:
         raise _malformed("server_name", _DECODE_ERROR)
-    if not 0 < len(name) <= 255 or not name.isascii() or any(octet <= 0x20 or octet == 0x7F for octet in name):
+    if not _NAME.fullmatch(name):
         raise _malformed(f"server name {name[:64]!r}", _ILLEGAL_PARAMETER)
     return name.decode("ascii").lower()
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _alpn(content: bytes) -> tuple[str, ...]:
     """RFC 7301 section 3.1."""
     protocols, found = _whole(content, 2), []
@@ -262,6 +277,7 @@ def _alpn(content: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _versions(content: bytes) -> tuple[int, ...]:
     """RFC 8446 section 4.2.1."""
     versions, found = _whole(content, 1), []
