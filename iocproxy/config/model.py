@@ -35,7 +35,7 @@ class Config(Section):
 
     server: ServerSettings = Field(default_factory=ServerSettings, description="The process as a whole.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long each state may last.")
-    http: Http = Field(default_factory=Http, description="Bounds of an HTTP/1 head.")
+    http: Http = Field(default_factory=Http, description="Bounds of HTTP/1 messages.")
     listeners: SomeItems[Listener] = Field(description="The addresses that clients connect to.")
     limits: Limits = Field(default_factory=Limits, description="What one client may take.")
     routes: Items[Route] = Field((), description="Which upstream answers which request.")
@@ -69,6 +69,14 @@ class Config(Section):
         """`fault`, found while loading what this configuration names, with the file and line of its key path."""
         return place(fault, self._source)
 
+    def http_of(self, route: Route) -> Http:
+        """What holds for the requests of `route`: its own settings, and `[http]` for the rest."""
+        return self.http.model_copy(update=_given(route.http))
+
+    def timeouts_of(self, route: Route) -> Timeouts:
+        """As `http_of`, of the timeouts."""
+        return self.timeouts.model_copy(update=_given(route.timeouts))
+
     @property
     def effective_routes(self) -> tuple[Route, ...]:
         """The routes; without any, the one that sends everything to the only upstream."""
@@ -76,3 +84,8 @@ class Config(Section):
             return self.routes
         (name,) = self.upstreams
         return (Route(upstream=name),)
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """The settings that do not leave it to another section."""
+    return {name: value for name, value in section if value is not None}

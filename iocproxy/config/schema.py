@@ -74,6 +74,8 @@ def _in_toml(schema: JsonSchema, model: type[BaseModel]) -> None:
         if len(kinds) == 1:
             entry.pop("anyOf")
             entry.update(kinds[0])
+        elif kinds:
+            entry["anyOf"] = kinds
         mark = not_yet(field)
         if mark is not None:
             entry["description"] = f"{entry['description']} Not available yet: {mark.said}."

@@ -15,12 +15,19 @@ from iocproxy.config.base import Section
 from iocproxy.config.servers import ServerItem
 from iocproxy.config.shapes import (
     BindAddress,
+    BodyRate,
     ClassName,
     CountOrOff,
     FilePath,
     Flag,
+    Grace,
     IpNetwork,
     Items,
+    MaxBody,
+    MaxFields,
+    MaxHead,
+    MaxRequestLine,
+    MaxRequests,
     NotYet,
     RateOrOff,
     RouteHost,
@@ -86,16 +93,41 @@ class Timeouts(Section):
 
 
 class Http(Section):
-    """Bounds of an HTTP/1 head. They hold for requests and for the responses of upstreams."""
+    """Bounds of HTTP/1 messages. Those of a head hold for the responses of upstreams too. The rate holds for the body of
+    a request on its way in, and for a response that the client is slow to read."""
 
-    max_request_line: Annotated[int, shapes.size("64B", "1MiB")] = Field(
+    max_request_line: MaxRequestLine = Field(
         8 * 1024, description="The first line; a longer one in a request is answered with 414.", examples=["8KiB"]
     )
-    max_head: Annotated[int, shapes.size("256B", "1MiB")] = Field(
+    max_head: MaxHead = Field(
         32 * 1024, description="The whole head; a larger one in a request is answered with 431.", examples=["32KiB"]
     )
-    max_fields: Annotated[int, shapes.whole(1, 10_000)] = Field(
+    max_fields: MaxFields = Field(
         100, description="Header fields in a head; more in a request are answered with 431.", examples=[100]
+    )
+    max_body: MaxBody = Field(
+        shapes.UNBOUNDED,
+        description="The body of a request. A longer one is answered with 413: before anything of it is read where its "
+        "length is announced, else as soon as it is exceeded.",
+        examples=["10MiB"],
+    )
+    max_requests: MaxRequests = Field(
+        1000, description="Requests on one client connection; the response to the last one closes it.", examples=[1000]
+    )
+    min_body_rate: BodyRate = Field(
+        240,
+        description="Octets a second that a client must send of a body, or take of a response, on average. Slower "
+        "requests are answered with 408, slower readers are cut off.",
+        examples=["240B"],
+    )
+    min_body_grace: Grace = Field(
+        5.0, description="How long a request's body may take before its rate is looked at.", examples=["5s"]
+    )
+    trace: Flag = Field(
+        False,
+        description="Pass TRACE on. It has a server send back what it received, cookies included; otherwise it is "
+        "answered with 405.",
+        examples=[True],
     )
 
 
@@ -225,6 +257,32 @@ class RouteLimits(Section):
     )
 
 
+class RouteHttp(Section):
+    """Holds for the requests of one route in place of `[http]`. What is left out is as it stands there. A head must keep
+    within `[http]` before its route is known, so its bounds can only be tighter here."""
+
+    max_request_line: MaxRequestLine | None = Field(None, description="As in `[http]`.", examples=["2KiB"])
+    max_head: MaxHead | None = Field(None, description="As in `[http]`.", examples=["8KiB"])
+    max_fields: MaxFields | None = Field(None, description="As in `[http]`.", examples=[50])
+    max_body: MaxBody | None = Field(None, description="As in `[http]`.", examples=["1GiB"])
+    max_requests: MaxRequests | None = Field(
+        None, description="Once its connection has seen so many, a request of this route is the last.", examples=[100]
+    )
+    min_body_rate: BodyRate | None = Field(None, description="As in `[http]`.", examples=["1KiB"])
+    min_body_grace: Grace | None = Field(None, description="As in `[http]`.", examples=["10s"])
+    trace: Flag | None = Field(None, description="As in `[http]`.", examples=[True])
+
+
+class RouteTimeouts(Section):
+    """Holds for the requests of one route in place of `[timeouts]`. What is left out is as it stands there."""
+
+    request_body: Timeout | None = Field(None, description="As in `[timeouts]`.", examples=["30s"])
+    response_write: Timeout | None = Field(None, description="As in `[timeouts]`.", examples=["30s"])
+    upstream_response: Timeout | None = Field(None, description="As in `[timeouts]`.", examples=["5m"])
+    upstream_body: Timeout | None = Field(None, description="As in `[timeouts]`.", examples=["5m"])
+    tunnel_idle: Timeout | None = Field(None, description="As in `[timeouts]`.", examples=["1h"])
+
+
 class Route(Section):
     """Which upstream answers a request. The most specific route wins: an exact host before a wildcard before none,
     then the longest path. With a single upstream and no routes, everything goes there."""
@@ -237,6 +295,8 @@ class Route(Section):
     path: RoutePath = Field("/", description="What the path of a request starts with.", examples=["/v1/"])
     upstream: Text = Field(description="The name of the upstream.", examples=["api"])
     limits: RouteLimits = Field(default_factory=RouteLimits, description="Limits of this route.")
+    http: RouteHttp = Field(default_factory=RouteHttp, description="Bounds of this route's messages.")
+    timeouts: RouteTimeouts = Field(default_factory=RouteTimeouts, description="Timeouts of this route.")
 
 
 class Health(Section):

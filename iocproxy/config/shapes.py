@@ -62,6 +62,17 @@ class Shape:
 
         return Shape(f"{self.said}, or false for none", read, {"anyOf": [self.schema, {"const": False}]}, write)
 
+    def or_unbounded(self, unbounded: int) -> Shape:
+        """The same, or false for no bound: a number that needs no check of its own where it is compared."""
+
+        def read(value: Any) -> Any:
+            return unbounded if value is False or value == unbounded else self.read(value)
+
+        def write(value: Any) -> Any:
+            return False if value == unbounded else self.write(value)
+
+        return Shape(f"{self.said}, or false for none", read, {"anyOf": [self.schema, {"const": False}]}, write)
+
 
 @dataclass(frozen=True)
 class NotYet:
@@ -243,6 +254,18 @@ Storage: TypeAlias = Annotated[
         '"memory" or "redis://HOST:PORT/DB"', _read_storage, {"type": "string", "pattern": "^(memory|rediss?://.+)$"}
     ),
 ]
+
+
+#: More octets or requests than there can be: the bound is off.
+UNBOUNDED = 2**62
+
+MaxRequestLine: TypeAlias = Annotated[int, size("64B", "1MiB")]
+MaxHead: TypeAlias = Annotated[int, size("256B", "1MiB")]
+MaxFields: TypeAlias = Annotated[int, whole(1, 10_000)]
+MaxBody: TypeAlias = Annotated[int, size("0B", "1048576GiB").or_unbounded(UNBOUNDED)]
+MaxRequests: TypeAlias = Annotated[int, whole(1, 1_000_000_000).or_unbounded(UNBOUNDED)]
+BodyRate: TypeAlias = Annotated[int, size("1B", "1GiB").or_unbounded(0)]
+Grace: TypeAlias = Annotated[float, duration("0s", "1h")]
 
 
 # --- arrays ---------------------------------------------------------------------------------------------------

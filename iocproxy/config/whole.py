@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.lines import spell
+from iocproxy.config.sections import Http
 from iocproxy.config.values import (
     RefusedError,
     Server,
@@ -20,6 +21,8 @@ from iocproxy.config.values import (
     read_route_host,
     read_route_path,
     read_server_url,
+    read_size,
+    read_whole,
     show,
 )
 
@@ -27,7 +30,7 @@ T = TypeVar("T")
 
 
 def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
-    return [*_binds(settings), *_upstreams(settings), *_routes(settings)]
+    return [*_binds(settings), *_upstreams(settings), *_routes(settings), *_heads(settings)]
 
 
 def _binds(settings: Mapping[str, Any]) -> Iterator[Problem]:
@@ -88,6 +91,18 @@ def _routes(settings: Mapping[str, Any]) -> Iterator[Problem]:
         if first != index:
             said = f"the same host and path as routes[{first}]; each pair may stand once"
             yield Problem(("routes", index), show(f"{host or 'any host'} {path}"), said)
+
+
+def _heads(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    """A head is read within `[http]` before its route is known."""
+    defaults = Http()
+    for index, route in _items(settings, "routes"):
+        for key, read in (("max_request_line", read_size), ("max_head", read_size), ("max_fields", read_whole)):
+            own = _try(read, _get(_get(route, "http"), key))
+            bound = _try(read, _get(settings.get("http"), key, getattr(defaults, key)))
+            if own is not None and bound is not None and own > bound:
+                loc = ("routes", index, "http", key)
+                yield Problem(loc, show(own), f"at most what http.{key} allows, which is {show(bound)}")
 
 
 def _get(table: Any, key: str, default: Any = None) -> Any:

@@ -17,6 +17,7 @@ LEAST = LISTENERS + UPSTREAMS
 
 BIND = 'must be an address "HOST:PORT", such as "127.0.0.1:80", "0.0.0.0:80" (all of IPv4) or "[::]:80" (IPv4 and IPv6)'
 URL = 'must be a URL "http://HOST[:PORT]" or "https://HOST[:PORT]"'
+BODY = 'must be a size from 0B to 1048576GiB, such as "8KiB", or a number of bytes, or false for none'
 TIMEOUT = 'must be a duration from 1ms to 7d, such as "5s", or a number of seconds'
 
 # Expected lines are what `str(fault)` says behind the file's name: LINE: KEY PATH: FOUND; ALLOWED.
@@ -51,7 +52,44 @@ BAD: dict[str, tuple[str, list[str]]] = {
                 "6: timeouts.zzz: unknown key; allowed: request_header, request_body, response_write, keep_alive, "
                 "tls_handshake, connect, upstream_response, upstream_body, upstream_idle, tunnel_idle"
             ),
-            '8: http.heads: unknown key; did you mean "max_head"? allowed: max_request_line, max_head, max_fields',
+            (
+                '8: http.heads: unknown key; did you mean "max_head"? allowed: max_request_line, max_head, max_fields, '
+                "max_body, max_requests, min_body_rate, min_body_grace, trace"
+            ),
+        ],
+    ),
+    "bounds of a route's messages": (
+        LEAST
+        + """
+[http]
+max_head = "16KiB"
+max_body = "1PiB"
+min_body_rate = -1
+[[routes]]
+upstream = "app"
+http.max_head = "17KiB"
+http.max_fields = 101
+http.max_request_line = "1KiB"
+http.max_body = true
+http.max_requests = 0
+timeouts.connect = "1s"
+timeouts.request_body = "0s"
+""",
+        [
+            f'6: http.max_body: "1PiB"; {BODY}',
+            (
+                '7: http.min_body_rate: -1; must be a size from 1B to 1GiB, such as "8KiB", or a number of bytes, or false '
+                "for none"
+            ),
+            "10: routes[0].http.max_head: 17408; at most what http.max_head allows, which is 16384",
+            "11: routes[0].http.max_fields: 101; at most what http.max_fields allows, which is 100",
+            f"13: routes[0].http.max_body: true; {BODY}",
+            "14: routes[0].http.max_requests: 0; must be a whole number from 1 to 1000000000, or false for none",
+            (
+                "15: routes[0].timeouts.connect: unknown key; allowed: request_body, response_write, upstream_response, "
+                "upstream_body, tunnel_idle"
+            ),
+            f'16: routes[0].timeouts.request_body: "0s"; {TIMEOUT}',
         ],
     ),
     "wrong types": (

@@ -30,6 +30,7 @@ from iocproxy.config import (
     load_config,
     parse_config,
 )
+from iocproxy.config.shapes import UNBOUNDED
 from iocproxy.errors import ConfigError, Fault
 
 LEAST: dict[str, Any] = {
@@ -126,7 +127,16 @@ def test_the_least_configuration_has_the_documented_defaults() -> None:
         "upstream_idle": 60.0,
         "tunnel_idle": 600.0,
     }
-    assert vars(config.http) == {"max_request_line": 8192, "max_head": 32768, "max_fields": 100}
+    assert vars(config.http) == {
+        "max_request_line": 8192,
+        "max_head": 32768,
+        "max_fields": 100,
+        "max_body": UNBOUNDED,
+        "max_requests": 1000,
+        "min_body_rate": 240,
+        "min_body_grace": 5.0,
+        "trace": False,
+    }
     connections = {"rate": Rate(60, 10.0), "concurrent": 100, "total": 10_000, "dry_run": False}
     assert vars(config.limits.connections) == connections
     assert vars(config.limits.requests) == {"rate": Rate(300, 10.0), "dry_run": False}
@@ -285,3 +295,29 @@ def test_a_section_by_itself_raises_config_error_too() -> None:
 def test_model_validate_speaks_our_words_too() -> None:
     with pytest.raises(ConfigError):
         Config.model_validate({"listeners": 1})
+
+
+def test_what_a_route_leaves_out_is_as_for_all() -> None:
+    config = Config(
+        **LEAST,
+        http={"max_body": "1MiB", "max_requests": False, "trace": True},
+        timeouts={"request_body": "7s"},
+        routes=[
+            {"path": "/a", "upstream": "app"},
+            {
+                "path": "/b",
+                "upstream": "app",
+                "http": {"max_body": False, "max_requests": 5, "min_body_rate": False, "trace": False},
+                "timeouts": {"upstream_response": "5m"},
+            },
+        ],
+    )
+    first, second = config.routes
+    assert (config.http_of(first), config.timeouts_of(first)) == (config.http, config.timeouts)
+    own = config.http_of(second)
+    assert (own.max_body, own.max_requests, own.min_body_rate, own.trace) == (UNBOUNDED, 5, 0, False)
+    assert own.max_head == config.http.max_head
+    assert (config.timeouts_of(second).upstream_response, config.timeouts_of(second).request_body) == (300.0, 7.0)
+    again = Config(**config.model_dump())
+    assert again == config
+    assert again.http_of(again.routes[1]) == own
