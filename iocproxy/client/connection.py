@@ -26,10 +26,9 @@ import enum
 from collections.abc import Callable
 from typing import cast
 
-from iocproxy.config import Timeouts
 from iocproxy.errors import ProxyError, Side
 from iocproxy.exchange.ports import Exchanges, Forwarding, RequestSide
-from iocproxy.http1.body import BodyReader, body_reader
+from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.errors import bad_request, bad_request_body
 from iocproxy.http1.framing import NO_BODY
@@ -38,6 +37,7 @@ from iocproxy.http1.request import RequestHead, RequestHeadParser, why_not_a_req
 from iocproxy.link import Link, Timer
 from iocproxy.message import Client
 from iocproxy.net.endings import end_output, reset_when_closed, unread_octets
+from iocproxy.routing import Rules
 
 
 class State(enum.Enum):
@@ -73,6 +73,8 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_ahead",
         "_blocked",
+        "_body_begun",
+        "_body_octets",
         "_eof",
         "_exchange",
         "_exchanges",
@@ -85,16 +87,18 @@ class ClientConnection(asyncio.Protocol):
         "_max_request_line",
         "_on_closed",
         "_parser",
+        "_paused_at",
         "_pauses",
         "_reader",
         "_reading",
         "_stalled_at",
         "_state",
-        "_timeouts",
         "_timer",
         "client",
         "draining",
         "forwarding",
+        "requests",
+        "rules",
         "scheme",
         "write",
     )
@@ -109,7 +113,7 @@ class ClientConnection(asyncio.Protocol):
         scheme: str,
         limits: HeadLimits,
         parser: RequestHeadParser,
-        timeouts: Timeouts,
+        rules: Rules,
         timer: Callable[[Callable[[], None]], Timer],
         loop: asyncio.AbstractEventLoop,
         on_closed: Callable[[ClientConnection], None],
@@ -118,10 +122,10 @@ class ClientConnection(asyncio.Protocol):
         self.client = client
         self.scheme = scheme
         self.draining = False
+        self.requests = 0
         self.write: Callable[[bytes], None] = _not_connected
         self._exchanges = exchanges
-        self._timeouts = timeouts
-        self._keep_alive = timeouts.keep_alive
+        self._keep_alive = rules.timeouts.keep_alive
         self._timer = timer(self._expired)
         self._loop = loop
         self._on_closed = on_closed
@@ -137,6 +141,10 @@ class ClientConnection(asyncio.Protocol):
         self._lingered = 0
         self._reading = False  # within `_read_heads`: a finished exchange leaves the next request to its loop
         # for one request
+        self.rules = rules  # everybody's, and from the first request on its route's
+        self._body_begun = 0.0  # when its body would have begun without the time in which we read nothing
+        self._body_octets = 0  # of it and its framing
+        self._paused_at = 0.0
         self._in_head = False
         self._exchange: RequestSide | None = None
         self._reader: BodyReader | None = None
@@ -161,7 +169,7 @@ class ClientConnection(asyncio.Protocol):
         self.write = link.write
         self.client.tls = link.get_extra_info("tls_info")
         self.forwarding = self._exchanges.connected(self.client, self.scheme)
-        self._timer.arm(self._timeouts.request_header)
+        self._timer.arm(self.rules.timeouts.request_header)
 
     def data_received(self, data: bytes) -> None:
         state = self._state
@@ -171,7 +179,7 @@ class ClientConnection(asyncio.Protocol):
             self._read_body(data)
         elif state is _TUNNEL:
             assert self._exchange is not None
-            self._timer.arm(self._timeouts.tunnel_idle)
+            self._timer.arm(self.rules.timeouts.tunnel_idle)
             self._exchange.client_data(data)
         elif state is _BUSY:
             self._ahead += data
@@ -213,7 +221,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._link is not None
         self._blocked = True
         self._stalled_at = unread_octets(self._link)
-        self._timer.arm(self._timeouts.response_write)
+        self._timer.arm(self.rules.timeouts.response_write)
         if self._exchange is not None:
             self._exchange.client_blocked()
 
@@ -264,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
 
     def begin_tunnel(self) -> None:
         self._state = _TUNNEL
-        self._timer.arm(self._timeouts.tunnel_idle)
+        self._timer.arm(self.rules.timeouts.tunnel_idle)
         ahead, self._ahead = self._ahead, b""
         exchange = self._exchange
         assert exchange is not None
@@ -280,7 +288,7 @@ class ClientConnection(asyncio.Protocol):
 
     def touch(self) -> None:
         if not self._blocked:
-            self._timer.arm(self._timeouts.tunnel_idle)
+            self._timer.arm(self.rules.timeouts.tunnel_idle)
 
     # ── from the proxy ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,9 +349,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Hand one request over, with what has come of its body."""
+        self.requests += 1
         if head.body == NO_BODY:
             self._body_done(rest)
-            self._exchange = self._exchanges.begin(self, head, b"", done=True)
+            self._exchange = self._exchanges.begin(self, head, b"", done=True, trailers=NO_TRAILERS)
         else:
             reader = self._reader = body_reader(head.body)
             try:
@@ -355,14 +364,18 @@ class ClientConnection(asyncio.Protocol):
                 self._body_done(reader.rest)
             else:
                 self._state = _BODY
+                self._body_begun = self._loop.time()
+                self._body_octets = len(rest)
                 self._unpause(_AHEAD)
-                self._timer.arm(self._timeouts.request_body)
-            self._exchange = self._exchanges.begin(self, head, body, done=reader.done)
+            self._exchange = self._exchanges.begin(self, head, body, done=reader.done, trailers=reader.trailers)
+            if self._state is _BODY and not self._blocked:
+                self._arm_body()
 
     def _read_body(self, data: bytes) -> None:
         reader, exchange = self._reader, self._exchange
         assert reader is not None
         assert exchange is not None
+        self._body_octets += len(data)
         try:
             body = reader.feed(data)
         except ChunkError as error:
@@ -370,11 +383,11 @@ class ClientConnection(asyncio.Protocol):
             return
         if reader.done:
             self._body_done(reader.rest)
-            exchange.request_data(body, done=True)
+            exchange.request_data(body, done=True, trailers=reader.trailers)
         else:
-            self._timer.arm(self._timeouts.request_body)
+            self._arm_body()
             if body:
-                exchange.request_data(body, done=False)
+                exchange.request_data(body, done=False, trailers=NO_TRAILERS)
 
     def _body_done(self, rest: bytes) -> None:
         """The request is complete; `rest` belongs to the next one. Without it reading goes on, to see the client go."""
@@ -407,7 +420,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(bad_request("request line too long", 414))
         elif not self._in_head:
             self._in_head = True
-            self._timer.arm(self._timeouts.request_header)
+            self._timer.arm(self.rules.timeouts.request_header)
 
     def _refuse_large(self, error: HeadTooLarge) -> None:
         kept = self._heads.kept
@@ -425,6 +438,8 @@ class ClientConnection(asyncio.Protocol):
     def _pause(self, why: int) -> None:
         if not self._pauses and self._link is not None:
             self._link.pause_reading()
+            if self._state is _BODY:
+                self._paused_at = self._loop.time()
         self._pauses |= why
 
     def _unpause(self, why: int) -> None:
@@ -433,17 +448,27 @@ class ClientConnection(asyncio.Protocol):
             if not self._pauses and self._state is not _CLOSED and self._link is not None:
                 self._link.resume_reading()
                 if self._state is _BODY:
-                    self._timer.arm(self._timeouts.request_body)
+                    self._body_begun += self._loop.time() - self._paused_at
+                    self._arm_body()
 
     def _arm(self) -> None:
         """Arm the deadline that the state asks for."""
         state = self._state
         if state is _HEAD:
-            self._timer.arm(self._timeouts.keep_alive)
+            self._timer.arm(self._keep_alive)
         elif state is _BODY:
-            self._timer.arm(self._timeouts.request_body)
+            self._arm_body()
         elif state is _TUNNEL:
-            self._timer.arm(self._timeouts.tunnel_idle)
+            self._timer.arm(self.rules.timeouts.tunnel_idle)
+
+    def _arm_body(self) -> None:
+        """Until the silence is too long, or the body has come too slowly on the whole, whichever is sooner."""
+        rules = self.rules
+        seconds = rules.timeouts.request_body
+        if rules.min_body_rate:
+            allowed = self._body_begun + rules.min_body_grace + self._body_octets / rules.min_body_rate
+            seconds = max(0.0, min(seconds, allowed - self._loop.time()))
+        self._timer.arm(seconds)
 
     def _expired(self) -> None:
         state = self._state
@@ -458,7 +483,7 @@ class ClientConnection(asyncio.Protocol):
                 self._close()
         elif state is _BODY and not self._pauses:
             assert self._exchange is not None
-            self._exchange.client_failed(bad_request_body("silence within the request's body", 408))
+            self._exchange.client_failed(bad_request_body("the request's body came too slowly", 408))
         elif state is _TUNNEL:
             assert self._exchange is not None
             self._exchange.client_failed(ProxyError("the tunnel was idle", side=Side.CLIENT, stage="tunnel"))
@@ -466,12 +491,13 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def _write_stalled(self) -> None:
-        """A client that reads slowly may; one that reads nothing is cut off."""
+        """A client may read slowly, but not as good as nothing."""
         assert self._link is not None
+        rules = self.rules
         waiting = unread_octets(self._link)
-        if waiting < self._stalled_at:
+        if self._stalled_at - waiting >= max(1, rules.min_body_rate * rules.timeouts.response_write):
             self._stalled_at = waiting
-            self._timer.arm(self._timeouts.response_write)
+            self._timer.arm(rules.timeouts.response_write)
         else:
             self.abort()
 

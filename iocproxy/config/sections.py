@@ -93,8 +93,8 @@ class Timeouts(Section):
 
 
 class Http(Section):
-    """Bounds of HTTP/1 messages. Those of a head hold for the responses of upstreams too. The rate holds for the body of
-    a request on its way in, and for a response that the client is slow to read."""
+    """Bounds of HTTP/1 messages. Those of a head hold for the responses of upstreams too. The rate holds for the body
+    of a request on its way in, and for a response that the client is slow to read."""
 
     max_request_line: MaxRequestLine = Field(
         8 * 1024, description="The first line; a longer one in a request is answered with 414.", examples=["8KiB"]
@@ -258,8 +258,8 @@ class RouteLimits(Section):
 
 
 class RouteHttp(Section):
-    """Holds for the requests of one route in place of `[http]`. What is left out is as it stands there. A head must keep
-    within `[http]` before its route is known, so its bounds can only be tighter here."""
+    """Holds for the requests of one route in place of `[http]`. What is left out is as it stands there. A head must
+    keep within `[http]` before its route is known, so its bounds can only be tighter here."""
 
     max_request_line: MaxRequestLine | None = Field(None, description="As in `[http]`.", examples=["2KiB"])
     max_head: MaxHead | None = Field(None, description="As in `[http]`.", examples=["8KiB"])

@@ -14,12 +14,16 @@ from iocproxy.message import Fields, reason_phrase
 #: What the proxy calls itself in Via and Proxy-Status (RFC 9110 section 7.6.3, RFC 9209 section 2).
 PSEUDONYM = "iocproxy"
 
+#: The methods that a proxy in front of any server can promise.
+ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
 #: Said to the client. The error's own text goes to the log: it may name servers that are nobody's business.
 _EXPLANATIONS = {
     400: "The request could not be understood.",
     404: "No route leads to this address.",
     405: "This method is not available here.",
     408: "The request took too long to arrive.",
+    413: "The request's content is too large.",
     414: "The address is too long.",
     417: "The expectation cannot be met.",
     429: "Too many requests. Please slow down.",
@@ -58,7 +62,7 @@ def error_fields(error: ProxyError, content_type: bytes) -> Fields:
     if error.proxy_status:
         fields.append((b"Proxy-Status", f"{PSEUDONYM}; error={error.proxy_status}".encode("ascii")))
     if error.status == 405:
-        fields.append((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))  # RFC 9110 section 15.5.6
+        fields.append((b"Allow", ALLOWED.encode("ascii")))  # RFC 9110 section 15.5.6
     return fields
 
 

@@ -32,12 +32,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from iocproxy.errors import ProxyError, Side
-from iocproxy.exchange.answers import error_body, error_fields, own_response, prefers_json, told
+from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
+from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
 from iocproxy.exchange.ports import ClientSide, Lease, Server, Upstream
 from iocproxy.exchange.rewriting import check_rewritten_request, take_over_response, without_framing
 from iocproxy.exchange.shared import Shared
-from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk
+from iocproxy.http1.body import NO_TRAILERS
+from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk, last_chunk
 from iocproxy.http1.errors import bad_response
 from iocproxy.http1.framing import CHUNKED
 from iocproxy.http1.request import RequestHead
@@ -59,6 +61,13 @@ _DECIDING, _CONNECTING, _WAITING, _RESPONDING, _TUNNEL, _OVER = Phase
 
 #: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+
+#: What is said to the next hop alone, by whether there is an upgrade and whether trailers are wanted.
+_HOP = {
+    (True, False): b"Connection: Upgrade\r\nUpgrade: %b\r\n",
+    (True, True): b"Connection: Upgrade, TE\r\nUpgrade: %b\r\nTE: trailers\r\n",
+    (False, True): b"Connection: TE\r\nTE: trailers\r\n%b",
+}
 
 #: How much of a request's body is kept for a retry, in octets.
 _REPLAY_LIMIT = 64 * 1024
@@ -89,11 +98,13 @@ class Exchange:
         "_request",
         "_request_done",
         "_retried",
+        "_rules",
         "_server",
         "_service",
         "_side",
         "_status",
         "_task",
+        "_trailers",
         "_tried",
         "_upstream",
         "_upstream_eof",
@@ -110,7 +121,9 @@ class Exchange:
         fields = head.fields[:] if service.chain.shows_requests else head.fields  # others may share the head's
         self._request = Request(head.method, head.target, head.version, fields, head.host, side.client, side.scheme)
         self._request_done = False
+        self._trailers = NO_TRAILERS
         self._bytes_in = 0
+        self._rules = side.rules
         self._kept: list[bytes] | None = []  # the body so far, None once it can no longer be replayed
         self._kept_size = 0
         # towards the upstream
@@ -137,7 +150,7 @@ class Exchange:
 
     # ── from the client ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, body: bytes, *, done: bool) -> bool:
+    def begin(self, body: bytes, *, done: bool, trailers: Fields) -> bool:
         """Steps 1 to 5 of the life of a request. False when it is over already, answered on the spot."""
         service, side, head, request = self._service, self._side, self._head, self._request
         counters = service.counters
@@ -149,6 +162,7 @@ class Exchange:
             request.address = forwarding.real_address(head)
             request.key = service.keys.key(request.address)
         self._request_done = done
+        self._trailers = trailers
         if body:
             self._keep(body)
         # :: Step 2, the route
@@ -165,13 +179,43 @@ class Exchange:
             )
             return False
         request.route = route.name
-        self._upstream = route.upstream
+        self._upstream, rules = route.goal
+        self._rules = side.rules = rules
+        if side.requests >= rules.max_requests:
+            side.draining = True
+        if (head.body or rules.tight_head or head.method in COUNTED) and not self._within_bounds():
+            return False
         # :: Step 3, the middleware
         self._run_request_hooks(0)
         return self._phase is not _OVER
 
-    def request_data(self, data: bytes, *, done: bool) -> None:
+    def _within_bounds(self) -> bool:
+        """Whether the request may go on; answered otherwise."""
+        head, request = self._head, self._request
+        try:
+            check_head(head, self._rules)
+            if self._bytes_in > self._rules.max_body:
+                raise too_large(self._rules.max_body)
+            if head.method in COUNTED:
+                left = hops_left(head.fields)
+                if left == 0:
+                    if head.method == "TRACE":
+                        raise not_allowed("a TRACE that ends here")
+                    self._answer(Response(200, [("Allow", ALLOWED)], b""))
+                    return False
+                if left is not None:
+                    request.fields = one_hop_less(request.fields, left)
+        except ProxyError as error:
+            self._fail(error)
+            return False
+        return True
+
+    def request_data(self, data: bytes, *, done: bool, trailers: Fields) -> None:
         self._request_done = done
+        self._trailers = trailers
+        if self._bytes_in + len(data) > self._rules.max_body:
+            self._fail(too_large(self._rules.max_body))
+            return
         lease = self._lease
         if lease is None:
             self._keep(data)
@@ -315,12 +359,12 @@ class Exchange:
         if kept:
             outgoing += self._framed(b"".join(kept))
         elif self._request_done and self._head.body == CHUNKED:
-            outgoing += LAST_CHUNK
+            outgoing += last_chunk(self._trailers)
         if lease.reused:
             self._service.counters.upstream_reused += 1
         else:
             self._kept = None  # a new connection is not stale: there will be no retry
-        lease.start(self, self._head.method, outgoing)
+        lease.start(self, self._head.method, outgoing, self._rules.timeouts)
         if not self._request_done and self._lease is lease and not lease.blocked:
             self._side.unhold()
 
@@ -329,12 +373,15 @@ class Exchange:
         tail = self._side.forwarding.lines(head)
         if head.expects_continue:
             tail += b"Expect: 100-continue\r\n"
-        if head.upgrade:
-            tail += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-        if self._service.chain.rewrites or head.host is not head.section.host:
-            lines = request_lines(request.host, request.fields, head.body)
+        section = head.section
+        if section.trailer:
+            tail += b"Trailer: %b\r\n" % section.trailer
+        if head.upgrade or section.takes_trailers:
+            tail += _HOP[bool(head.upgrade), section.takes_trailers] % head.upgrade
+        if request.fields is section.fields and request.host is section.host:
+            lines = section.written()
         else:
-            lines = head.section.written()
+            lines = request_lines(request.host, request.fields, head.body)
         self._outgoing = outgoing = request_head(head.method, request.target, lines, head.body, tail)
         return outgoing
 
@@ -343,7 +390,7 @@ class Exchange:
         if self._head.body != CHUNKED:
             return data
         chunk = encode_chunk(data) if data else b""
-        return chunk + LAST_CHUNK if self._request_done else chunk
+        return chunk + last_chunk(self._trailers) if self._request_done else chunk
 
     def _keep(self, data: bytes) -> None:
         self._bytes_in += len(data)
@@ -362,15 +409,15 @@ class Exchange:
             self._service.counters.responses[1] += 1
             self._side.write(response_head(head.status, head.reason, head.fields, VIA[head.version]))
 
-    def response(self, head: ResponseHead, body: bytes, *, done: bool) -> None:
+    def response(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
         # :: Step 6, relay
         self._kept = None
         if self._service.chain.on_response:
             head = head.copy()  # the hooks may change it, and others share it
-            self._parked = _Parked(head, body, done)
+            self._parked = _Parked(head, body, done, trailers)
             self._run_response_hooks(0, Response.passing(head.status, head.reason, head.fields))
         else:
-            self._respond(head, body, done=done)
+            self._respond(head, body, done=done, trailers=trailers)
 
     def _run_response_hooks(self, start: int, response: Response) -> None:
         hooks = self._service.chain.on_response
@@ -399,7 +446,7 @@ class Exchange:
             self._drop_upstream()
             self._hook_failed("on_response", error)
             return
-        self._respond(head, parked.body, done=parked.done)
+        self._respond(head, parked.body, done=parked.done, trailers=parked.trailers)
         if start and self._lease is not None:
             self._lease.unhold()
 
@@ -415,7 +462,7 @@ class Exchange:
         self._task = None
         self._run_response_hooks(following, response)
 
-    def _respond(self, head: ResponseHead, body: bytes, *, done: bool) -> None:
+    def _respond(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
         """Send the head to the client, with what came along of the body."""
         side = self._side
         version = self._head.version
@@ -431,7 +478,7 @@ class Exchange:
             and not self._close_delimited
             and (self._request_done or not done)  # an early answer: the rest of the body will not be read
         )
-        usual = keep_alive and version == 11 and head.dated
+        usual = keep_alive and version == 11 and head.dated and not head.trailer
         outgoing = head.usual if usual else b""
         if not outgoing:
             outgoing = self._response_head(head)
@@ -442,7 +489,7 @@ class Exchange:
             outgoing += encode_chunk(body) if self._chunking else body
         if done:
             if self._chunking:
-                outgoing += LAST_CHUNK
+                outgoing += self._last_chunk(trailers)
             side.write(outgoing)
             self._complete()
         else:
@@ -452,6 +499,8 @@ class Exchange:
         tail = VIA[head.version]
         if self._chunking:
             tail = b"Transfer-Encoding: chunked\r\n" + tail
+            if head.trailer and self._head.section.takes_trailers:
+                tail = b"Trailer: %b\r\n%b" % (head.trailer, tail)
         elif not self._close_delimited and head.announced is not None and head.status != 204:  # RFC 9110 section 8.6
             tail = b"Content-Length: %d\r\n%b" % (head.announced, tail)
         if not self._keep_alive:
@@ -462,17 +511,22 @@ class Exchange:
             tail = self._service.date_line() + tail
         return response_head(head.status, head.reason, head.fields, tail)
 
-    def response_data(self, data: bytes, *, done: bool) -> None:
+    def _last_chunk(self, trailers: Fields) -> bytes:
+        """RFC 9110 section 6.5.1: trailers are for a client that asked for them; the others may do without."""
+        return last_chunk(trailers) if self._head.section.takes_trailers else LAST_CHUNK
+
+    def response_data(self, data: bytes, *, done: bool, trailers: Fields) -> None:
         parked = self._parked
         if parked is not None:
             parked.body += data
             parked.done = done
+            parked.trailers = trailers
             return
         self._bytes_out += len(data)
         if self._chunking:
             data = encode_chunk(data) if data else b""
             if done:
-                data += LAST_CHUNK
+                data += self._last_chunk(trailers)
         if data:
             self._side.write(data)
         if done:
@@ -665,9 +719,10 @@ def _offered(chosen: bytes, offered: bytes) -> bool:
 class _Parked:
     """A response that waits for asynchronous middleware, with what has arrived of its body."""
 
-    __slots__ = ("body", "done", "head")
+    __slots__ = ("body", "done", "head", "trailers")
 
-    def __init__(self, head: ResponseHead, body: bytes, done: bool) -> None:
+    def __init__(self, head: ResponseHead, body: bytes, done: bool, trailers: Fields) -> None:
+        self.trailers = trailers
         self.head = head
         self.body = body
         self.done = done

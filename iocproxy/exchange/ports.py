@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from iocproxy.config import Timeouts
 from iocproxy.errors import ProxyError
 from iocproxy.exchange.forwarding import Forwarding as Forwarding  # noqa: PLC0414 - for the client side
 from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
-from iocproxy.message import Client
+from iocproxy.message import Client, Fields
+from iocproxy.routing import Rules
 
 
 class ClientSide(Protocol):
@@ -21,8 +23,12 @@ class ClientSide(Protocol):
     client: Client
     scheme: str
     forwarding: Forwarding
-    #: Set while the proxy stops: the response has to announce that the connection will close.
+    #: The request under way is the last one: its response has to announce that the connection will close.
     draining: bool
+    #: How many requests the connection has seen, the one under way included.
+    requests: int
+    #: What holds for the request under way; the exchange sets it once it knows the route.
+    rules: Rules
 
     def write(self, data: bytes) -> None:
         """Send to the client. When its buffer fills, `RequestSide.client_blocked` is called before this returns."""
@@ -60,8 +66,8 @@ class ClientSide(Protocol):
 class RequestSide(Protocol):
     """An exchange, as the client connection sees it."""
 
-    def request_data(self, data: bytes, *, done: bool) -> None:
-        """More of the request's body (may be empty when `done`)."""
+    def request_data(self, data: bytes, *, done: bool, trailers: Fields) -> None:
+        """More of the request's body (may be empty when `done`); `trailers` come with the last of it."""
         ...
 
     def client_failed(self, error: ProxyError) -> None:
@@ -91,8 +97,11 @@ class Exchanges(Protocol):
         """The connection stands, TLS included. Returns what it keeps as its `forwarding`."""
         ...
 
-    def begin(self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool) -> RequestSide | None:
-        """Take a request up. Returns None when it was answered on the spot (`exchange_over` has been called)."""
+    def begin(
+        self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool, trailers: Fields
+    ) -> RequestSide | None:
+        """Take a request up, with what has come of its body. Returns None when it was answered on the spot
+        (`exchange_over` has been called)."""
         ...
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
@@ -104,8 +113,9 @@ class Exchanges(Protocol):
 class ResponseSide(Protocol):
     """An exchange, as the upstream connection sees it."""
 
-    def response(self, head: ResponseHead, body: bytes, *, done: bool) -> None:
-        """The final head with what came along of its body. After `done` the lease is the exchange's to release."""
+    def response(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
+        """The final head with what came along of its body, and its trailers when `done`. After `done` the lease is the
+        exchange's to release."""
         ...
 
     def interim_response(self, head: ResponseHead) -> None:
@@ -116,7 +126,7 @@ class ResponseSide(Protocol):
         """101: the connection is a tunnel; `data` followed the head."""
         ...
 
-    def response_data(self, data: bytes, *, done: bool) -> None: ...
+    def response_data(self, data: bytes, *, done: bool, trailers: Fields) -> None: ...
 
     def upstream_failed(self, error: ProxyError) -> None:
         """The response cannot be completed; the connection is gone or about to be. Must not be called again."""
@@ -142,8 +152,8 @@ class Lease(Protocol):
     #: True while bytes that were written wait for the upstream to read.
     blocked: bool
 
-    def start(self, exchange: ResponseSide, method: str, data: bytes) -> None:
-        """Send the first bytes of a request with `method`; its response goes to `exchange`."""
+    def start(self, exchange: ResponseSide, method: str, data: bytes, timeouts: Timeouts) -> None:
+        """Send the first bytes of a request with `method`; its response goes to `exchange`, within `timeouts`."""
         ...
 
     def write(self, data: bytes) -> None:

@@ -9,7 +9,7 @@ from iocproxy.exchange.forwarding import Forwarding
 from iocproxy.exchange.ports import ClientSide, RequestSide
 from iocproxy.exchange.shared import Shared
 from iocproxy.http1.request import RequestHead
-from iocproxy.message import Client, Record, reason_phrase
+from iocproxy.message import Client, Fields, Record, reason_phrase
 
 
 class Service(Shared):
@@ -24,10 +24,12 @@ class Service(Shared):
                 self.counters.handshakes_full += 1
         return Forwarding(client, scheme, self.trusted)
 
-    def begin(self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool) -> RequestSide | None:
+    def begin(
+        self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool, trailers: Fields
+    ) -> RequestSide | None:
         """See `ports.Exchanges`."""
         exchange = Exchange(self, side, head)
-        return exchange if exchange.begin(body, done=done) else None
+        return exchange if exchange.begin(body, done=done, trailers=trailers) else None
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
+from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -13,8 +14,15 @@ from iocproxy.limits import ClientKeys, NetworkSet
 from iocproxy.message import Record
 from iocproxy.middleware import Chain
 from iocproxy.net.tasks import Tasks
-from iocproxy.routing import RouteTable
+from iocproxy.routing import RouteTable, Rules
 from iocproxy.telemetry.counters import Counters
+
+
+class Goal(NamedTuple):
+    """Where a route leads."""
+
+    upstream: Upstream
+    rules: Rules
 
 
 class Shared:
@@ -23,7 +31,7 @@ class Shared:
     def __init__(
         self,
         *,
-        routes: RouteTable[Upstream],
+        routes: RouteTable[Goal],
         chain: Chain,
         keys: ClientKeys,
         trusted: NetworkSet,

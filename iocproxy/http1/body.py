@@ -1,7 +1,8 @@
 """Taking a message's body out of the stream, whatever its framing.
 
-Each reader has `feed(data) -> bytes`, the body octets in `data`. When the body is complete `done` is True and `rest`
-is what follows it. `close()` says that the stream has ended and tells whether the body may end there.
+Each reader has `feed(data) -> bytes`, the body octets in `data`. When the body is complete `done` is True, `rest`
+is what follows it and `trailers` are the fields that ended it. `close()` says that the stream has ended and tells
+whether the body may end there.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from iocproxy.http1.chunked import ChunkedDecoder
 from iocproxy.http1.framing import CHUNKED, UNTIL_CLOSE, BodyLength
 from iocproxy.message import Fields
 
+#: Of every body that can have none; nobody adds to it.
+NO_TRAILERS: Fields = []
+
 
 class BodyReader(Protocol):
     done: bool
     rest: bytes
+
+    @property
+    def trailers(self) -> Fields: ...
 
     def feed(self, data: bytes) -> bytes: ...
 
@@ -28,6 +35,7 @@ class LengthBody:
     """A body of a known number of octets, which is more than none."""
 
     __slots__ = ("done", "left", "rest")
+    trailers = NO_TRAILERS
 
     def __init__(self, length: int) -> None:
         self.left = length
@@ -78,6 +86,7 @@ class CloseBody:
     """A response body that ends with its connection (RFC 9112 section 6.3, rule 8)."""
 
     __slots__ = ("done", "rest")
+    trailers = NO_TRAILERS
 
     def __init__(self) -> None:
         self.done = False

@@ -11,7 +11,7 @@ import enum
 import re
 from typing import NamedTuple
 
-from iocproxy.http1.fields import HOP_BY_HOP, field_line
+from iocproxy.http1.fields import field_line, may_be_trailer
 from iocproxy.message import Fields
 
 #: The size line with its extensions, without CRLF.
@@ -56,7 +56,7 @@ class ChunkedDecoder:
         self._left = 0
         self._kept = b""
         self._trailer_octets = 0
-        #: the trailer fields, hop-by-hop and framing ones left out (RFC 9110 section 6.5.1)
+        #: the trailer fields that may be passed on (`fields.may_be_trailer`)
         self.trailers: Fields = []
 
     def feed(self, data: bytes) -> Decoded:
@@ -121,27 +121,20 @@ class ChunkedDecoder:
         field = field_line(line)
         if field is None:
             raise ChunkError("a malformed trailer field")
-        if field[0].lower() not in HOP_BY_HOP and field[0].lower() not in _NOT_IN_TRAILERS:
+        if may_be_trailer(field[0].lower()):
             self.trailers.append(field)
 
     def __repr__(self) -> str:
         return f"<ChunkedDecoder {self._state.name} left={self._left}>"
 
 
-#: RFC 9110 section 6.5.1: fields that decide framing, routing, authentication or caching mean nothing in a trailer.
-_NOT_IN_TRAILERS = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"authorization",
-        b"cookie",
-        b"set-cookie",
-        b"content-encoding",
-        b"content-type",
-    }
-)
-
-
 def encode_chunk(data: bytes) -> bytes:
     """`data` (never empty: that would end the body) as one chunk."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Fields) -> bytes:
+    """The end of a body in the chunked coding."""
+    if not trailers:
+        return LAST_CHUNK
+    return b"0\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % field for field in trailers)

@@ -32,6 +32,27 @@ HOP_BY_HOP = frozenset(
 #: Further fields by which a proxy says where a request came from; from anybody but a trusted proxy they are lies.
 FORWARDED = frozenset({b"forwarded", b"x-forwarded-port", b"x-forwarded-server", b"x-real-ip"})
 
+#: What may not come as a trailer: fields that decide framing, routing, authentication, the meaning of the content or
+#: how it is to be handled (RFC 9110 section 6.5.1). Stricter than the RFC asks of a proxy, because there are servers
+#: that merge trailers into the header section.
+_NOT_IN_TRAILERS = re.compile(
+    rb"(?:accept|content|if|proxy|sec|x-forwarded)-.+|accept|age|allow|authorization|cache-control|cookie|date|expect"
+    rb"|expires|forwarded|from|host|location|max-forwards|origin|pragma|range|referer|retry-after|server|set-cookie"
+    rb"|user-agent|vary|via|warning|www-authenticate|x-real-ip|x-request-id|x-http-method-override"
+)
+
+
+def may_be_trailer(name: bytes) -> bool:
+    """Whether a field of this lower-case name is passed on when it comes as a trailer."""
+    return name not in HOP_BY_HOP and not _NOT_IN_TRAILERS.fullmatch(name)
+
+
+def announced_trailers(value: bytes) -> bytes:
+    """A Trailer field (RFC 9110 section 6.6.2) without the names that are not passed on; b"" when none is left."""
+    names = (item.strip(b" \t") for item in value.split(b","))
+    return b", ".join(name for name in names if name and may_be_trailer(name.lower()))
+
+
 #: Nobody may have these removed by naming them in Connection: that would forge a different message for the origin
 #: (the "hop-by-hop header abuse" attack).
 PROTECTED = frozenset(

@@ -60,6 +60,8 @@ def response_body(version: int, status: int, method: str, lengths: list[bytes], 
         if parsed is None:
             raise bad_response("a Content-Length in the upstream's response that is not one plain number")
         length = parsed
+    if status == 205 and length:
+        raise bad_response("a 205 with content (RFC 9110 section 15.3.6)")
     if method == "HEAD" or status in {204, 304} or status < 200:
         return NO_BODY
     if codings:

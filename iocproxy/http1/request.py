@@ -12,8 +12,15 @@ import httptools
 
 from iocproxy.errors import ProxyError
 from iocproxy.http1.errors import bad_request
-from iocproxy.http1.fields import FORWARDED, HOP_BY_HOP, connection_options, drop_named, is_authority
-from iocproxy.http1.framing import BodyLength, request_body
+from iocproxy.http1.fields import (
+    FORWARDED,
+    HOP_BY_HOP,
+    announced_trailers,
+    connection_options,
+    drop_named,
+    is_authority,
+)
+from iocproxy.http1.framing import CHUNKED, BodyLength, request_body
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.memo import Memo
 from iocproxy.http1.serialize import request_lines
@@ -35,12 +42,14 @@ class FieldSection:
     Requests that repeat it octet for octet share one (`memo`), so nobody may change it. `fields` are the end-to-end
     ones, in order. `host` is the authority the request is for, "" for an HTTP/1.0 request without one. `forwarded_*`
     are what the client claims about whom it speaks for: worth nothing unless the client is a trusted proxy.
-    `forwarded` are the other fields of that kind (`fields.FORWARDED`).
+    `forwarded` are the other fields of that kind (`fields.FORWARDED`). `count` is how many fields there were in all.
+    `trailer` are the names of announced trailers; `takes_trailers` says that the client wants those of a response.
     """
 
     __slots__ = (
         "_written",
         "body",
+        "count",
         "expects_continue",
         "fields",
         "forwarded",
@@ -49,10 +58,15 @@ class FieldSection:
         "forwarded_proto",
         "host",
         "keep_alive",
+        "takes_trailers",
+        "trailer",
         "upgrade",
     )
 
     def __init__(self, version: int) -> None:
+        self.count = 0
+        self.trailer = b""
+        self.takes_trailers = False
         self.fields: Fields = []
         self.host = b""
         self.body: BodyLength = 0
@@ -77,7 +91,8 @@ class RequestHead:
     """The parsed head of a request: its first line, its `section`, and of that what everybody asks for.
 
     `target` is in origin form ("/path?query"), or "*" for OPTIONS. `host` is the section's, or the one of a target in
-    absolute form. `fields` are the section's own: whoever changes them copies them first.
+    absolute form. `fields` are the section's own: whoever changes them copies them first. `size` is the octets of the
+    whole head, `line_size` those of its first line.
     """
 
     __slots__ = (
@@ -86,14 +101,20 @@ class RequestHead:
         "fields",
         "host",
         "keep_alive",
+        "line_size",
         "method",
         "section",
+        "size",
         "target",
         "upgrade",
         "version",
     )
 
-    def __init__(self, method: str, target: bytes, version: int, section: FieldSection) -> None:
+    def __init__(
+        self, method: str, target: bytes, version: int, section: FieldSection, size: int, line_size: int
+    ) -> None:
+        self.size = size
+        self.line_size = line_size
         self.method = method
         self.target = target
         self.version = version
@@ -144,7 +165,7 @@ class RequestHeadParser:
         if section is not None:
             line = _USUAL_LINE.fullmatch(head, 0, end)
             if line is not None and end <= self._max_request_line:
-                return RequestHead(_METHODS[line[1]], line[2], 11, section)
+                return RequestHead(_METHODS[line[1]], line[2], 11, section, len(head), end)
         # :: Any other
         request = self._parse(head)
         if request.version == 11 and request.host is request.section.host:
@@ -172,13 +193,15 @@ class RequestHeadParser:
             version = 10
         else:
             raise _refusal(head, None)
-        if len(method) + len(target) + 10 > self._max_request_line:
+        line_size = len(method) + len(target) + 10
+        if line_size > self._max_request_line:
             raise bad_request("request line too long", 414)
         if len(fields) > self._max_fields:
             raise bad_request(f"more than {self._max_fields} header fields", 431)
         if b" \r\n" in head or b"\t\r\n" in head:  # llhttp keeps blanks behind a value (RFC 9110 section 5.5)
             fields = [(name, value.rstrip(b" \t")) for name, value in fields]
-        request = RequestHead(method.decode("ascii"), target, version, _section(version, fields))
+        section = _section(version, fields)
+        request = RequestHead(method.decode("ascii"), target, version, section, len(head), line_size)
         if target[0] != _SLASH or b"#" in target:
             _check_target(request)
         return request
@@ -187,12 +210,13 @@ class RequestHeadParser:
 def _section(version: int, fields: Fields) -> FieldSection:
     """Take out what belongs to this hop, decide the framing, leave the end-to-end fields."""
     section = FieldSection(version)
+    section.count = len(fields)
     kept = section.fields
     hosts: list[bytes] = []
     lengths: list[bytes] = []
     codings: list[bytes] = []
     options: frozenset[bytes] | None = None
-    upgrade = b""
+    upgrade = te = trailer = b""
     for field in fields:
         name = field[0].lower()
         if name not in _NOTICED:
@@ -209,6 +233,10 @@ def _section(version: int, fields: Fields) -> FieldSection:
             codings.append(value)
         elif name == b"upgrade":
             upgrade = value if not upgrade else upgrade + b", " + value
+        elif name == b"te":
+            te = value if not te else te + b"," + value
+        elif name == b"trailer":
+            trailer = value if not trailer else trailer + b"," + value
         elif name == b"expect":
             if value.lower() != b"100-continue":
                 raise bad_request("an expectation other than 100-continue", 417)
@@ -230,7 +258,12 @@ def _section(version: int, fields: Fields) -> FieldSection:
             raise bad_request("a Host field that is not a host and port")
     if lengths or codings:
         section.body = request_body(version, lengths, codings)
+    if trailer and section.body == CHUNKED:
+        section.trailer = announced_trailers(trailer)
     if options is not None:
+        # RFC 9110 section 10.1.4: a TE that Connection does not name is not this client's but of somebody behind it.
+        if te and b"te" in options and version == 11:
+            section.takes_trailers = any(item.strip(b" \t").lower() == b"trailers" for item in te.split(b","))
         if b"close" in options:
             section.keep_alive = False
         elif b"keep-alive" in options:
@@ -270,7 +303,7 @@ _USUAL_LINE = re.compile(rb"(" + b"|".join(_METHODS) + rb") (/[\x21\x22\x24-\x7e
 _SLASH = ord("/")
 
 #: Members of Connection that are about the connection and name no field.
-_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
+_CONNECTION_OPTIONS = frozenset({b"close", b"keep-alive", b"te", b"upgrade"})
 
 _TOKEN_START = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z\r]")
 

@@ -7,8 +7,8 @@ import re
 import httptools
 
 from iocproxy.http1.errors import bad_response
-from iocproxy.http1.fields import HOP_BY_HOP, connection_options, drop_named
-from iocproxy.http1.framing import UNTIL_CLOSE, BodyLength, response_body
+from iocproxy.http1.fields import HOP_BY_HOP, announced_trailers, connection_options, drop_named
+from iocproxy.http1.framing import CHUNKED, UNTIL_CLOSE, BodyLength, response_body
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.memo import Memo
 from iocproxy.message import Fields
@@ -35,6 +35,7 @@ class ResponseHead:
         "keep_alive",
         "reason",
         "status",
+        "trailer",
         "upgrade",
         "usual",
         "version",
@@ -50,6 +51,7 @@ class ResponseHead:
         self.dated = False  # RFC 9110 section 6.6.1: who forwards a response without Date adds one
         self.keep_alive = version == 11
         self.upgrade = b""
+        self.trailer = b""  # the names of announced trailers
         #: for whoever forwards it: what this head became when it was last written in the usual way, b"" before
         self.usual = b""
 
@@ -62,6 +64,7 @@ class ResponseHead:
         copy.dated = self.dated
         copy.keep_alive = self.keep_alive
         copy.upgrade = self.upgrade
+        copy.trailer = self.trailer
         return copy
 
     def __repr__(self) -> str:
@@ -127,6 +130,7 @@ class ResponseHeadParser:
         kept = response.fields
         lengths: list[bytes] = []
         codings: list[bytes] = []
+        trailer = b""
         options: frozenset[bytes] | None = None
         for field in fields:
             name = field[0].lower()
@@ -143,7 +147,11 @@ class ResponseHeadParser:
                 codings.append(field[1])
             elif name == b"upgrade":
                 response.upgrade = field[1]
+            elif name == b"trailer":
+                trailer = field[1] if not trailer else trailer + b"," + field[1]
         response.body = response_body(response.version, response.status, method, lengths, codings)
+        if trailer and response.body == CHUNKED:
+            response.trailer = announced_trailers(trailer)
         if lengths:
             response.announced = int(lengths[0])
         if options is not None:

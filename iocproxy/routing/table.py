@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[T]):
-    """`host` is lower-case, "" for any, or begins with ``*.``; `path` begins with a slash; `upstream` is the goal."""
+    """`host` is lower-case, "" for any, or begins with ``*.``; `path` begins with a slash; `goal` is where it leads."""
 
     name: str
     host: str
     path: str
-    upstream: T
+    goal: T
 
 
 class RouteTable(Generic[T]):

@@ -15,7 +15,6 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from iocproxy.client.connection import ClientConnection
-from iocproxy.config import Timeouts
 from iocproxy.errors import ProxyError
 from iocproxy.exchange.service import Service
 from iocproxy.http1.heads import HeadLimits
@@ -28,6 +27,7 @@ from iocproxy.net.attach import attach
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.sockets import prepare_client
 from iocproxy.net.tasks import Tasks
+from iocproxy.routing import Rules
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, TlsLink
 
@@ -48,7 +48,7 @@ class Admission:
         chain: Chain,
         keys: ClientKeys,
         limits: HeadLimits,
-        timeouts: Timeouts,
+        rules: Rules,
         wheel: DeadlineWheel,
         executor: ThreadPoolExecutor,
         tasks: Tasks,
@@ -61,7 +61,7 @@ class Admission:
         self._keys = keys
         self._limits = limits
         self._parser = RequestHeadParser(limits)
-        self._timeouts = timeouts
+        self._rules = rules
         self._wheel = wheel
         self._executor = executor
         self._tasks = tasks
@@ -152,7 +152,7 @@ class Admission:
             scheme="http" if store is None else "https",
             limits=self._limits,
             parser=self._parser,
-            timeouts=self._timeouts,
+            rules=self._rules,
             timer=self._wheel.timer,
             loop=self._loop,
             on_closed=self._closed,
@@ -186,7 +186,7 @@ class Admission:
             connection,
             tls=store,
             timer=self._wheel.timer(expired),
-            handshake_timeout=self._timeouts.tls_handshake,
+            handshake_timeout=self._rules.timeouts.tls_handshake,
             executor=self._executor,
             loop=self._loop,
             on_failure=failed,

@@ -10,8 +10,8 @@ from structlog.typing import FilteringBoundLogger
 
 from iocproxy.clock import Clock
 from iocproxy.config import Config, Rate
-from iocproxy.exchange.ports import Upstream
 from iocproxy.exchange.service import Service
+from iocproxy.exchange.shared import Goal
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.limits import ClientKeys, ConcurrencyLimit, NetworkSet, WindowLimit
 from iocproxy.message import Client, Record, Request
@@ -21,7 +21,7 @@ from iocproxy.middleware.connection_limits import ConnectionLimits
 from iocproxy.middleware.request_limits import RequestLimits, RequestWindow
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.tasks import Tasks
-from iocproxy.routing import Route, RouteTable
+from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
 from iocproxy.server.material import Material
 from iocproxy.telemetry import AccessLog, Counters
@@ -54,8 +54,17 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
     head = HeadLimits(config.http.max_request_line, config.http.max_head, config.http.max_fields)
     keys = ClientKeys(config.limits.ipv4_prefix, config.limits.ipv6_prefix)
     upstreams = _upstreams(config, material, around, head)
-    table: RouteTable[Upstream] = RouteTable(
-        Route(_route_name(route.host, route.path), route.host or "", route.path, upstreams[route.upstream])
+    everywhere = compile_rules(config.http, config.timeouts, config.http)
+    table = RouteTable(
+        Route(
+            _route_name(route.host, route.path),
+            route.host or "",
+            route.path,
+            Goal(
+                upstreams[route.upstream],
+                compile_rules(config.http_of(route), config.timeouts_of(route), config.http),
+            ),
+        )
         for route in config.effective_routes
     )
     chain = Chain(_members(config, material, around))
@@ -74,7 +83,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         chain=chain,
         keys=keys,
         limits=head,
-        timeouts=config.timeouts,
+        rules=everywhere,
         wheel=around.wheel,
         executor=around.executor,
         tasks=around.tasks,

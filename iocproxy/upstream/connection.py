@@ -21,7 +21,7 @@ from typing import Protocol, cast
 from iocproxy.config import Timeouts
 from iocproxy.errors import ProxyError, Side
 from iocproxy.exchange.ports import ResponseSide
-from iocproxy.http1.body import BodyReader, body_reader
+from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.errors import bad_response, bad_response_body
 from iocproxy.http1.heads import HeadBuffer, HeadLimits, HeadTooLarge
@@ -164,8 +164,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     # ── from the exchange ────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, exchange: ResponseSide, method: str, data: bytes) -> None:
+    def start(self, exchange: ResponseSide, method: str, data: bytes, timeouts: Timeouts) -> None:
         self._exchange = exchange
+        self._timeouts = timeouts
         self._method = method
         self._state = _HEAD
         self._timer.arm(self._timeouts.upstream_response)
@@ -259,7 +260,7 @@ class UpstreamConnection(asyncio.Protocol):
             if head.body != size:
                 self._reusable = False  # what follows belongs to nothing
                 data = data[: head.body]
-            exchange.response(head, data, done=True)
+            exchange.response(head, data, done=True, trailers=NO_TRAILERS)
             return
         reader = body_reader(head.body)
         try:
@@ -269,12 +270,12 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if reader.done:
             self._message_done(reader.rest)
-            exchange.response(head, body, done=True)
+            exchange.response(head, body, done=True, trailers=reader.trailers)
             return
         self._reader = reader
         self._state = _BODY
         self._timer.arm(self._timeouts.upstream_body)
-        exchange.response(head, body, done=False)
+        exchange.response(head, body, done=False, trailers=NO_TRAILERS)
 
     def _read_body(self, data: bytes) -> None:
         reader, exchange = self._reader, self._exchange
@@ -287,18 +288,18 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if reader.done:
             self._message_done(reader.rest)
-            exchange.response_data(body, done=True)
+            exchange.response_data(body, done=True, trailers=reader.trailers)
         else:
             if not self._held:
                 self._timer.arm(self._timeouts.upstream_body)
             if body:
-                exchange.response_data(body, done=False)
+                exchange.response_data(body, done=False, trailers=NO_TRAILERS)
 
     def _body_done(self, rest: bytes) -> None:
         exchange = self._exchange
         assert exchange is not None
         self._message_done(rest)
-        exchange.response_data(b"", done=True)
+        exchange.response_data(b"", done=True, trailers=NO_TRAILERS)
 
     def _message_done(self, rest: bytes) -> None:
         """The response is complete. Bytes behind it belong to nothing: the connection is not used again."""

@@ -78,16 +78,16 @@ timeouts.request_body = "0s"
         [
             f'6: http.max_body: "1PiB"; {BODY}',
             (
-                '7: http.min_body_rate: -1; must be a size from 1B to 1GiB, such as "8KiB", or a number of bytes, or false '
-                "for none"
+                '7: http.min_body_rate: -1; must be a size from 1B to 1GiB, such as "8KiB", or a number of bytes, '
+                "or false for none"
             ),
             "10: routes[0].http.max_head: 17408; at most what http.max_head allows, which is 16384",
             "11: routes[0].http.max_fields: 101; at most what http.max_fields allows, which is 100",
             f"13: routes[0].http.max_body: true; {BODY}",
             "14: routes[0].http.max_requests: 0; must be a whole number from 1 to 1000000000, or false for none",
             (
-                "15: routes[0].timeouts.connect: unknown key; allowed: request_body, response_write, upstream_response, "
-                "upstream_body, tunnel_idle"
+                "15: routes[0].timeouts.connect: unknown key; allowed: request_body, response_write, "
+                "upstream_response, upstream_body, tunnel_idle"
             ),
             f'16: routes[0].timeouts.request_body: "0s"; {TIMEOUT}',
         ],

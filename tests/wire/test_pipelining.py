@@ -97,7 +97,7 @@ def test_half_a_head_behind_an_answer_on_the_spot(any_front: Any, iocproxy_clock
 
 def test_many_refused_at_once_are_all_answered(front: Any, iocproxy_clock: Any) -> None:
     """A loop, not a tower of calls: more than the interpreter's stack is deep."""
-    started = front(limits={"requests": {"rate": "1/10s"}}, clock=iocproxy_clock)
+    started = front(limits={"requests": {"rate": "1/10s"}}, http={"max_requests": False}, clock=iocproxy_clock)
     with started.client() as client:
         client.send(GET % b"/" * 1500)
         assert [client.read_response().status for _ in range(1500)] == [200] + [429] * 1499

@@ -28,6 +28,9 @@ bind = "127.0.0.1:{rsa}"
 [listeners.tls]
 certificates = [{{ cert = "{rsa_cert}", key = "{rsa_key}" }}]
 
+[http]
+max_requests = false
+
 [limits]
 exempt = []
 
