@@ -59,8 +59,15 @@ class Phase(enum.Enum):
 
 _DECIDING, _CONNECTING, _WAITING, _RESPONDING, _TUNNEL, _OVER = Phase
 
-#: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2).
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE"})
+#: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2; IANA's registry of methods says it of
+#: them, and llhttp knows them).
+_IDEMPOTENT = frozenset(
+    {
+        *("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "QUERY", "SEARCH", "REPORT", "LINK", "UNLINK"),
+        *("ACL", "BIND", "CHECKOUT", "COPY", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "PROPFIND"),
+        *("PROPPATCH", "REBIND", "UNBIND", "UNLOCK"),
+    }
+)
 
 #: What is said to the next hop alone, by whether there is an upgrade and whether trailers are wanted.
 _HOP = {

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from iocproxy import Config, Proxy, Record
 from iocproxy.testing import (
     Close,
     ExpectRequest,
+    ExpectUntil,
     Origin,
     OriginFactory,
     ProxyFactory,
@@ -34,9 +36,15 @@ def origin(iocproxy_origin: Origin) -> Origin:
 
 
 def start(
-    iocproxy: ProxyFactory, origin: Origin, *, timeouts: dict[str, str] | None = None, **pool: int
+    iocproxy: ProxyFactory,
+    origin: Origin,
+    *,
+    timeouts: dict[str, str] | None = None,
+    http: dict[str, Any] | None = None,
+    **pool: int,
 ) -> RunningProxy:
-    return iocproxy(upstreams={"app": {"servers": [origin.url], **pool}}, timeouts=timeouts or {})
+    upstreams = {"app": {"servers": [origin.url], **pool}}
+    return iocproxy(upstreams=upstreams, timeouts=timeouts or {}, http=http or {})
 
 
 def servers(proxy: RunningProxy) -> dict[str, int]:
@@ -321,11 +329,41 @@ def stale(origin: Origin, end: object = None) -> None:
     origin.script([ExpectRequest(), Send(OK), ExpectRequest(), end or Close()])
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT"])
+#: IANA's registry of methods says so of these.
+IDEMPOTENT = [
+    "GET",
+    "HEAD",
+    "OPTIONS",
+    "PUT",
+    "DELETE",
+    "TRACE",
+    "ACL",
+    "BIND",
+    "CHECKOUT",
+    "COPY",
+    "LINK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKCALENDAR",
+    "MKCOL",
+    "MOVE",
+    "PROPFIND",
+    "PROPPATCH",
+    "QUERY",
+    "REBIND",
+    "REPORT",
+    "SEARCH",
+    "UNBIND",
+    "UNLINK",
+    "UNLOCK",
+]
+
+
+@pytest.mark.parametrize("method", IDEMPOTENT)
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["fin", "reset"])
 def test_a_request_that_can_be_repeated_is(iocproxy: ProxyFactory, origin: Origin, method: str, end: object) -> None:
     stale(origin, end)
-    proxy = start(iocproxy, origin)
+    proxy = start(iocproxy, origin, http={"trace": True})
     body = PUT_BODY if method == "PUT" else b""
     with RawClient(proxy.address) as client:
         assert client.request("GET", "/first").body == b"ok"
@@ -352,7 +390,39 @@ def test_a_chunked_put_is_repeated_whole(iocproxy: ProxyFactory, origin: Origin)
     assert [request.body for request in origin.requests[1:]] == [b"abcdefg", b"abcdefg"]
 
 
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize("method", IDEMPOTENT)
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param([], id="nothing read"),
+        pytest.param([ExpectUntil(b"/ag")], id="within the first line"),
+        pytest.param([ExpectUntil(b"Via: ")], id="within the head"),
+        pytest.param([ExpectUntil(b"\r\n\r\n")], id="behind the head"),
+        pytest.param([ExpectUntil(PUT_BODY[:300])], id="within the body"),
+    ],
+)
+def test_wherever_the_origin_was_when_it_closed(
+    iocproxy: ProxyFactory, origin: Origin, method: str, point: list[Any]
+) -> None:
+    with_body = method != "TRACE"
+    if not with_body and PUT_BODY[:300] in [getattr(step, "marker", b"") for step in point]:
+        return  # a TRACE has no body to be in
+    go = threading.Event()
+    origin.script([ExpectRequest(), Send(OK), WaitFor(go), *point, Close()])
+    proxy = start(iocproxy, origin, http={"trace": True})
+    with RawClient(proxy.address) as client:
+        assert client.request("GET", "/first").body == b"ok"
+        body = PUT_BODY if with_body else b""
+        framing = b"Content-Length: %d\r\n" % len(body) if with_body else b""
+        client.send(b"%b /again HTTP/1.1\r\nHost: a\r\n%b\r\n%b" % (method.encode(), framing, body))
+        go.set()
+        assert client.read_response(method.encode()).status == 200
+        assert client.request("GET", "/third").status == 200
+    (again,) = [request for request in origin.requests if request.path == "/again"]  # the other one was never whole
+    assert (again.connection, again.body) == (1, body)
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "LOCK"])
 def test_a_request_that_must_not_be_repeated_is_a_502(iocproxy: ProxyFactory, origin: Origin, method: str) -> None:
     stale(origin)
     proxy = start(iocproxy, origin)
