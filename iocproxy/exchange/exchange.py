@@ -59,8 +59,8 @@ class Phase(enum.Enum):
 
 _DECIDING, _CONNECTING, _WAITING, _RESPONDING, _TUNNEL, _OVER = Phase
 
-#: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2; IANA's registry of methods says it of
-#: them, and llhttp knows them).
+#: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2): all that llhttp knows of those
+#: which IANA's registry of methods says it of.
 _IDEMPOTENT = frozenset(
     {
         *("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "QUERY", "SEARCH", "REPORT", "LINK", "UNLINK"),
