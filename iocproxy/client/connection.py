@@ -32,7 +32,7 @@ from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.errors import bad_request, bad_request_body
 from iocproxy.http1.framing import NO_BODY
-from iocproxy.http1.heads import MAX_EMPTY_LINES, HeadBuffer, HeadLimits, HeadTooLarge
+from iocproxy.http1.heads import MAX_EMPTY_LINES, BareLineFeed, HeadBuffer, HeadLimits, HeadTooLarge
 from iocproxy.http1.request import RequestHead, RequestHeadParser, why_not_a_request
 from iocproxy.link import Link, Timer
 from iocproxy.message import Client
@@ -72,7 +72,6 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead",
-        "_blocked",
         "_body_begun",
         "_body_octets",
         "_eof",
@@ -94,6 +93,8 @@ class ClientConnection(asyncio.Protocol):
         "_stalled_at",
         "_state",
         "_timer",
+        "_waits",
+        "blocked",
         "client",
         "draining",
         "forwarding",
@@ -135,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser = parser
         self._state = _HEAD
         self._pauses = 0
-        self._blocked = False
+        self.blocked = False
         self._stalled_at = 0
         self._eof = False
         self._lingered = 0
@@ -145,6 +146,7 @@ class ClientConnection(asyncio.Protocol):
         self._body_begun = 0.0  # when its body would have begun without the time in which we read nothing
         self._body_octets = 0  # of it and its framing
         self._paused_at = 0.0
+        self._waits = False  # the body comes when the upstream has said 100 (Continue)
         self._in_head = False
         self._exchange: RequestSide | None = None
         self._reader: BodyReader | None = None
@@ -194,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
         self._eof = True
         state = self._state
         exchange = self._exchange
-        if state is _BUSY:
+        if state is _BUSY or self._ahead:
             return True
         if state is _TUNNEL:
             assert exchange is not None
@@ -214,22 +216,24 @@ class ClientConnection(asyncio.Protocol):
         self.write = _discard
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.client_lost()
+            exchange.client_lost(None)
         self._on_closed(self)
 
     def pause_writing(self) -> None:
         assert self._link is not None
-        self._blocked = True
+        self.blocked = True
         self._stalled_at = unread_octets(self._link)
         self._timer.arm(self.rules.timeouts.response_write)
         if self._exchange is not None:
             self._exchange.client_blocked()
 
     def resume_writing(self) -> None:
-        self._blocked = False
+        self.blocked = False
         self._arm()
         if self._exchange is not None:
             self._exchange.client_unblocked()
+        elif self._ahead:
+            self._loop.call_soon(self._read_ahead)
 
     # ── from the exchange (ports.ClientSide; `write` is the link's own) ──────────────────────────────────────────
 
@@ -251,12 +255,12 @@ class ClientConnection(asyncio.Protocol):
         if self._pauses:
             self._unpause(_HELD)
         if self._ahead:
-            if not self._reading:
+            if not self._reading and not self.blocked:
                 # Not now: the exchange that calls us stands on the stack, and so does its upstream connection.
                 self._loop.call_soon(self._read_ahead)
         elif self._eof or self.draining:
             self._close()
-        elif self._blocked:
+        elif self.blocked:
             pass  # `response_write` runs; `resume_writing` arms what comes after it
         else:
             self._timer.arm(self._keep_alive)
@@ -286,8 +290,15 @@ class ClientConnection(asyncio.Protocol):
         assert self._link is not None
         end_output(self._link)
 
+    def body_begins(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._body_begun = self._loop.time()
+            if self._state is _BODY and not self.blocked:
+                self._arm_body()
+
     def touch(self) -> None:
-        if not self._blocked:
+        if not self.blocked:
             self._timer.arm(self.rules.timeouts.tunnel_idle)
 
     # ── from the proxy ───────────────────────────────────────────────────────────────────────────────────────────
@@ -299,10 +310,18 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close at once. A response under way is broken off so that it shows."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_lost(
+                ProxyError("cut off before the response was complete", side=Side.PROXY, stage="stop", status=503)
+            )
         self._state = _CLOSED
-        if self._link is not None:
-            self._link.abort()
+        link = self._link
+        if link is not None:
+            if exchange is not None or link.get_write_buffer_size():
+                reset_when_closed(link)
+            link.abort()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,11 +330,15 @@ class ClientConnection(asyncio.Protocol):
         answered on the spot (429) does not become a tower of calls."""
         self._reading = True
         try:
-            while data and self._state is _HEAD:
+            while data and self._state is _HEAD and not self.blocked:
                 data = self._read_one_head(data)
         finally:
             self._reading = False
         if self._state is not _HEAD:
+            return
+        if data:  # the client reads nothing: no more is answered before it does
+            self._ahead = data
+            self._pause(_AHEAD)
             return
         # every request in the read was answered on the spot
         if self._pauses:
@@ -334,6 +357,9 @@ class ClientConnection(asyncio.Protocol):
                 return b""
         except HeadTooLarge as error:
             self._refuse_large(error)
+            return b""
+        except BareLineFeed as error:
+            self._refuse(bad_request(why_not_a_request(self._heads.kept) or str(error)))
             return b""
         try:
             head = self._parser.parse(taken[0])
@@ -366,9 +392,10 @@ class ClientConnection(asyncio.Protocol):
                 self._state = _BODY
                 self._body_begun = self._loop.time()
                 self._body_octets = len(rest)
+                self._waits = head.expects_continue and not rest
                 self._unpause(_AHEAD)
             self._exchange = self._exchanges.begin(self, head, body, done=reader.done, trailers=reader.trailers)
-            if self._state is _BODY and not self._blocked:
+            if self._state is _BODY and not self.blocked:
                 self._arm_body()
 
     def _read_body(self, data: bytes) -> None:
@@ -376,6 +403,9 @@ class ClientConnection(asyncio.Protocol):
         assert reader is not None
         assert exchange is not None
         self._body_octets += len(data)
+        if self._waits:
+            self._waits = False
+            self._body_begun = self._loop.time()
         try:
             body = reader.feed(data)
         except ChunkError as error:
@@ -401,7 +431,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_ahead(self) -> None:
         """The next of the requests that came with an earlier one."""
-        if self._state is _HEAD and not self._exchange:
+        if self._state is _HEAD and not self._exchange and not self.blocked:
             data, self._ahead = self._ahead, b""
             self._read_heads(data)
 
@@ -464,6 +494,9 @@ class ClientConnection(asyncio.Protocol):
     def _arm_body(self) -> None:
         """Until the silence is too long, or the body has come too slowly on the whole, whichever is sooner."""
         rules = self.rules
+        if self._waits:
+            self._timer.cancel()  # the upstream's deadline runs
+            return
         seconds = rules.timeouts.request_body
         if rules.min_body_rate:
             allowed = self._body_begun + rules.min_body_grace + self._body_octets / rules.min_body_rate
@@ -474,7 +507,7 @@ class ClientConnection(asyncio.Protocol):
         state = self._state
         if state is _CLOSED:
             self.abort()
-        elif self._blocked:
+        elif self.blocked:
             self._write_stalled()
         elif state is _HEAD:
             if self._heads.kept:
@@ -499,6 +532,13 @@ class ClientConnection(asyncio.Protocol):
             self._stalled_at = waiting
             self._timer.arm(rules.timeouts.response_write)
         else:
+            exchange, self._exchange = self._exchange, None
+            assert self._link is not None
+            reset_when_closed(self._link)
+            if exchange is not None:
+                exchange.client_lost(
+                    ProxyError("did not read the response", side=Side.CLIENT, stage="response", status=408)
+                )
             self.abort()
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -29,14 +29,14 @@ import asyncio
 import enum
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from iocproxy.errors import ProxyError, Side
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
 from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
 from iocproxy.exchange.ports import ClientSide, Lease, Server, Upstream
-from iocproxy.exchange.rewriting import check_rewritten_request, take_over_response, without_framing
+from iocproxy.exchange.rewriting import check_answer, check_rewritten_request, take_over_response, without_framing
 from iocproxy.exchange.shared import Shared
 from iocproxy.http1.body import NO_TRAILERS
 from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk, last_chunk
@@ -46,6 +46,8 @@ from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
 from iocproxy.http1.serialize import request_head, request_lines, response_head
 from iocproxy.message import Fields, Record, Request, Response, reason_phrase
+
+T = TypeVar("T")
 
 
 class Phase(enum.Enum):
@@ -237,20 +239,20 @@ class Exchange:
             else:
                 self._kept = None
         outgoing = self._framed(data)
-        if outgoing:
-            lease.write(outgoing)
+        if outgoing or done:
+            lease.write(outgoing, owed=done)
 
     def client_failed(self, error: ProxyError) -> None:
         self._fail(error)
 
-    def client_lost(self) -> None:
+    def client_lost(self, error: ProxyError | None) -> None:
         if self._phase is _TUNNEL:
-            self._end_tunnel("")
+            self._end_tunnel("" if error is None else told(error))
             return
         if not self._status:
-            self._status = 499
+            self._status = 499 if error is None else error.status
         self._drop_upstream()
-        self._finish("client: closed the connection before the response was complete")
+        self._finish("client: closed the connection before the response was complete" if error is None else told(error))
 
     def client_blocked(self) -> None:
         if self._lease is not None:
@@ -274,10 +276,10 @@ class Exchange:
                 return
             if said is None:
                 continue
-            if isinstance(said, Response):
-                self._answer(said)
-            else:
+            if isinstance(said, Awaitable):
                 self._wait(self._finish_request_hook(said, index), "on_request")
+            else:
+                self._answer(said)
             return
         # :: Step 4, the upstream
         if self._service.chain.rewrites:
@@ -290,7 +292,7 @@ class Exchange:
 
     async def _finish_request_hook(self, waiting: Awaitable[Response | None], following: int) -> None:
         try:
-            said = await waiting
+            said = await _hook_result(waiting)
         except Exception as error:  # noqa: BLE001 - user code may fail in any way
             self._task = None
             self._hook_failed("on_request", error)
@@ -303,20 +305,24 @@ class Exchange:
 
     def _hook_failed(self, hook: str, error: Exception) -> None:
         self._service.log.error("middleware_failed", hook=hook, request=repr(self._request), exc_info=error)
-        self._fail(
-            ProxyError(
-                f"a middleware's {hook} failed",
-                side=Side.PROXY,
-                stage="middleware",
-                status=500,
-                proxy_status="proxy_internal_error",
-            )
-        )
+        self._fail(_internal_error(f"a middleware's {hook} failed", "middleware"))
+
+    def crashed(self, error: Exception) -> None:
+        """A fault of our own. The request must not hang on it, nor what it holds be lost."""
+        self._service.log.error("exchange_failed", request=repr(self._request), exc_info=error)
+        self._fail(_internal_error("a fault of the proxy's own", "exchange"))
 
     def _wait(self, coro: Coroutine[Any, Any, None], what: str) -> None:
         if not self._request_done:
             self._side.hold()
-        self._task = self._service.tasks.spawn(coro, name=f"{what} {self._request.method}")
+        self._task = self._service.tasks.spawn(self._guarded(coro), name=f"{what} {self._request.method}")
+
+    async def _guarded(self, coro: Coroutine[Any, Any, None]) -> None:
+        try:
+            await coro
+        except Exception as error:  # noqa: BLE001 - told by `crashed`
+            self._task = None
+            self.crashed(error)
 
     # ── towards the upstream ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -371,7 +377,9 @@ class Exchange:
             self._service.counters.upstream_reused += 1
         else:
             self._kept = None  # a new connection is not stale: there will be no retry
-        lease.start(self, self._head.method, outgoing, self._rules.timeouts)
+        # A client that waits for "100 Continue" is owed an answer before its request is complete.
+        owed = self._request_done or self._head.expects_continue
+        lease.start(self, self._head.method, outgoing, self._rules.timeouts, owed=owed)
         if not self._request_done and self._lease is lease and not lease.blocked:
             self._side.unhold()
 
@@ -415,6 +423,8 @@ class Exchange:
         elif self._head.version == 11:  # RFC 9110 section 15.2: never to an HTTP/1.0 client
             self._service.counters.responses[1] += 1
             self._side.write(response_head(head.status, head.reason, head.fields, VIA[head.version]))
+            if head.status == 100:
+                self._side.body_begins()
 
     def response(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
         # :: Step 6, relay
@@ -440,7 +450,7 @@ class Exchange:
                 if self._lease is not None:
                     self._lease.hold()
                 self._task = self._service.tasks.spawn(
-                    self._finish_response_hook(waiting, index + 1, response), name="on_response"
+                    self._guarded(self._finish_response_hook(waiting, index + 1, response)), name="on_response"
                 )
                 return
         parked = self._parked
@@ -454,12 +464,12 @@ class Exchange:
             self._hook_failed("on_response", error)
             return
         self._respond(head, parked.body, done=parked.done, trailers=parked.trailers)
-        if start and self._lease is not None:
+        if start and self._lease is not None and not self._side.blocked:
             self._lease.unhold()
 
     async def _finish_response_hook(self, waiting: Awaitable[None], following: int, response: Response) -> None:
         try:
-            await waiting
+            await _hook_result(waiting)
         except Exception as error:  # noqa: BLE001 - user code may fail in any way
             self._task = None
             self._parked = None
@@ -587,7 +597,7 @@ class Exchange:
     def client_data(self, data: bytes) -> None:
         self._bytes_in += len(data)
         if self._lease is not None:
-            self._lease.write(data)
+            self._lease.write(data, owed=False)
 
     def upstream_data(self, data: bytes) -> None:
         self._bytes_out += len(data)
@@ -649,8 +659,13 @@ class Exchange:
             content_type, body = error_body(error.status, as_json=prefers_json(accept))
             self._give(error.status, reason_phrase(error.status), error_fields(error, content_type), body, told(error))
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, said: object) -> None:
         """A middleware's own response."""
+        try:
+            response = check_answer(said)
+        except ValueError as error:
+            self._hook_failed("on_request", error)
+            return
         fields = without_framing(response.fields, b"date")
         self._give(response.status, response.reason, fields, response.body or b"", "")
 
@@ -711,6 +726,21 @@ class Exchange:
                 )
             )
         )
+
+
+async def _hook_result(waiting: Awaitable[T]) -> T:
+    """Await what a hook returned. A CancelledError of the hook's own making is a failure of it like any other."""
+    try:
+        return await waiting
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the middleware was cancelled from within") from error
+
+
+def _internal_error(why: str, stage: str) -> ProxyError:
+    return ProxyError(why, side=Side.PROXY, stage=stage, status=500, proxy_status="proxy_internal_error")
 
 
 #: A `Record` from its values without the detour through the keyword constructor.

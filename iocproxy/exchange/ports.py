@@ -25,6 +25,8 @@ class ClientSide(Protocol):
     forwarding: Forwarding
     #: The request under way is the last one: its response has to announce that the connection will close.
     draining: bool
+    #: What was written waits for the client to read. Set before `RequestSide.client_blocked`; no exchange begins then.
+    blocked: bool
     #: How many requests the connection has seen, the one under way included.
     requests: int
     #: What holds for the request under way; the exchange sets it once it knows the route.
@@ -58,6 +60,10 @@ class ClientSide(Protocol):
         """Tunnel: the upstream will send nothing more; pass that on as far as the connection allows."""
         ...
 
+    def body_begins(self) -> None:
+        """100 (Continue) was passed on: from now on the request's body is the client's to send."""
+        ...
+
     def touch(self) -> None:
         """Tunnel: something moved; the idle deadline begins anew."""
         ...
@@ -74,8 +80,9 @@ class RequestSide(Protocol):
         """The request cannot be completed (deadline, bad framing); answered with the error if still possible."""
         ...
 
-    def client_lost(self) -> None:
-        """The client is gone. Must not be called again."""
+    def client_lost(self, error: ProxyError | None) -> None:
+        """The connection to the client is gone, or about to be: by `error` of ours, None for the client's own doing.
+        Must not be called again."""
         ...
 
     def client_blocked(self) -> None: ...
@@ -152,12 +159,16 @@ class Lease(Protocol):
     #: True while bytes that were written wait for the upstream to read.
     blocked: bool
 
-    def start(self, exchange: ResponseSide, method: str, data: bytes, timeouts: Timeouts) -> None:
-        """Send the first bytes of a request with `method`; its response goes to `exchange`, within `timeouts`."""
+    def start(self, exchange: ResponseSide, method: str, data: bytes, timeouts: Timeouts, *, owed: bool) -> None:
+        """Send the first bytes of a request with `method`; its response goes to `exchange`.
+
+        `owed` says that the next word is the upstream's, which `timeouts` give it time for; until then only what it
+        does not read is held against it."""
         ...
 
-    def write(self, data: bytes) -> None:
-        """Send more. When the buffer fills, `ResponseSide.upstream_blocked` is called before this returns."""
+    def write(self, data: bytes, *, owed: bool) -> None:
+        """Send more, `owed` as in `start` (`data` may be empty then). When the buffer fills,
+        `ResponseSide.upstream_blocked` is called before this returns."""
         ...
 
     def end_output(self) -> None:

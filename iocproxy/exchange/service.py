@@ -29,7 +29,12 @@ class Service(Shared):
     ) -> RequestSide | None:
         """See `ports.Exchanges`."""
         exchange = Exchange(self, side, head)
-        return exchange if exchange.begin(body, done=done, trailers=trailers) else None
+        try:
+            goes_on = exchange.begin(body, done=done, trailers=trailers)
+        except Exception as error:  # noqa: BLE001 - told by `crashed`
+            exchange.crashed(error)
+            return None
+        return exchange if goes_on else None
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""

@@ -21,15 +21,23 @@ class HeadTooLarge(Exception):  # noqa: N818 - told to the caller, who turns it 
     """More than `max_head` octets without an empty line, or nothing but empty lines; the argument says which."""
 
 
+class BareLineFeed(Exception):  # noqa: N818 - as above
+    """An LF without its CR in an incomplete head: some would take it for the end of a line (RFC 9112 section 2.2)."""
+
+
 #: How many empty lines may precede a request. RFC 9112 section 2.2 asks for one; a stream of them is an attack.
 MAX_EMPTY_LINES = 4
+
+
+_CR = 0x0D
 
 
 class HeadBuffer:
     """Collects bytes until a head is complete.
 
     `take(data)` returns ``(head, rest)``: the head with its final empty line, and what follows it, which may be
-    empty; or None while the head is incomplete, when everything given so far is kept. Raises `HeadTooLarge`.
+    empty; or None while the head is incomplete, when everything given so far is kept. Raises `HeadTooLarge`, and
+    `BareLineFeed` for a head that, as it looks, would never be complete.
     Up to `empty_lines` of them before a head are dropped.
     """
 
@@ -59,6 +67,11 @@ class HeadBuffer:
             self._kept = data[: self._max_head]
             raise HeadTooLarge(f"a head of more than {self._max_head} octets")
         self._kept = data
+        at = data.find(b"\n", self._searched)
+        while at >= 0:
+            if at == 0 or data[at - 1] != _CR:
+                raise BareLineFeed("a bare LF in the head")
+            at = data.find(b"\n", at + 1)
         self._searched = max(0, len(data) - 3)
         return None
 

@@ -24,7 +24,7 @@ from iocproxy.exchange.ports import ResponseSide
 from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.errors import bad_response, bad_response_body
-from iocproxy.http1.heads import HeadBuffer, HeadLimits, HeadTooLarge
+from iocproxy.http1.heads import BareLineFeed, HeadBuffer, HeadLimits, HeadTooLarge
 from iocproxy.http1.response import ResponseHeadParser
 from iocproxy.link import Link, Timer
 from iocproxy.net.endings import end_output
@@ -68,6 +68,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_heads",
         "_held",
         "_method",
+        "_owed",
         "_owner",
         "_parser",
         "_reader",
@@ -107,6 +108,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._method = ""
         self._reader: BodyReader | None = None
         self._reusable = False
+        self._owed = False  # the next word is the upstream's: in HEAD, the deadline runs
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self._state.name}{' reused' if self.reused else ''}>"
@@ -154,30 +156,47 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.blocked = True
+        if self._state is _HEAD:
+            self._timer.arm(self._timeouts.upstream_response)  # it is the upstream that does not read
         if self._exchange is not None:
             self._exchange.upstream_blocked()
 
     def resume_writing(self) -> None:
         self.blocked = False
+        if self._state is _HEAD:
+            self._arm_response()
         if self._exchange is not None:
             self._exchange.upstream_unblocked()
 
     # ── from the exchange ────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, exchange: ResponseSide, method: str, data: bytes, timeouts: Timeouts) -> None:
+    def start(self, exchange: ResponseSide, method: str, data: bytes, timeouts: Timeouts, *, owed: bool) -> None:
         self._exchange = exchange
         self._timeouts = timeouts
         self._method = method
         self._state = _HEAD
-        self._timer.arm(self._timeouts.upstream_response)
+        self._owed = owed
+        if owed:
+            self._timer.arm(timeouts.upstream_response)
+        else:
+            self._timer.cancel()
         assert self.link is not None
         self.link.write(data)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, owed: bool) -> None:
         if self._state is _HEAD:
-            self._timer.arm(self._timeouts.upstream_response)  # counts from the last of the request
+            self._owed = owed
+            if not self.blocked:
+                self._arm_response()
         assert self.link is not None
         self.link.write(data)
+
+    def _arm_response(self) -> None:
+        """The response's time counts from the last of the request; until then the silence is the client's."""
+        if self._owed:
+            self._timer.arm(self._timeouts.upstream_response)
+        else:
+            self._timer.cancel()
 
     def end_output(self) -> None:
         assert self.link is not None
@@ -196,13 +215,13 @@ class UpstreamConnection(asyncio.Protocol):
             if self._state is _BODY:
                 self._timer.arm(self._timeouts.upstream_body)
             elif self._state is _HEAD:
-                self._timer.arm(self._timeouts.upstream_response)
+                self._arm_response()
             assert self.link is not None
             self.link.resume_reading()
 
     def release(self) -> None:
         self._exchange = None
-        if self._state is _IDLE and self._reusable:
+        if self._state is _IDLE and self._reusable and not self.blocked:
             if self._held:
                 self.unhold()
             self.reused = True
@@ -238,6 +257,9 @@ class UpstreamConnection(asyncio.Protocol):
             except HeadTooLarge as error:
                 self._failed(bad_response(f"the upstream sent {error}", "http_response_header_section_size"))
                 return
+            except BareLineFeed as error:
+                self._failed(bad_response(str(error)))
+                return
             except ProxyError as error:
                 self._failed(error)
                 return
@@ -249,6 +271,9 @@ class UpstreamConnection(asyncio.Protocol):
                 self._timer.cancel()
                 exchange.switched(head, data)
                 return
+            if head.status == 100 and self._owed:
+                self._owed = False  # the rest of the request is the client's to send; a write tells when it is there
+                self._arm_response()
             exchange.interim_response(head)
             # the exchange may have had enough of them
             if not data or self._exchange is None:
@@ -313,7 +338,19 @@ class UpstreamConnection(asyncio.Protocol):
     def _lost(self, why: str) -> None:
         """The connection ended before the message did, or while idle."""
         if self._state is _IDLE:
+            exchange = self._exchange
             self._close()
+            if exchange is not None:  # it was handed the response and never let go: a fault of ours, told already
+                self._exchange = None
+                exchange.upstream_failed(
+                    ProxyError(
+                        "a fault of the proxy's own",
+                        side=Side.PROXY,
+                        stage="response",
+                        status=500,
+                        proxy_status="proxy_internal_error",
+                    )
+                )
         elif self._state is _HEAD:
             # Nothing came back on a connection that had been kept: it was closed before the request arrived, or so we
             # may assume for a request that can be repeated (RFC 9112 section 9.3.1).

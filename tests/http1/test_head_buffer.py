@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iocproxy.http1.heads import MAX_EMPTY_LINES, HeadBuffer, HeadLimits, HeadTooLarge
+from iocproxy.http1.heads import MAX_EMPTY_LINES, BareLineFeed, HeadBuffer, HeadLimits, HeadTooLarge
 
 LIMITS = HeadLimits(max_head=256)
 
@@ -61,6 +62,14 @@ def test_a_head_of_one_octet_more(size: int) -> None:
     raw = _head(257)
     with pytest.raises(HeadTooLarge):
         take_none(heads, (raw[at : at + size] for at in range(0, len(raw), size)))
+
+
+@pytest.mark.parametrize("raw", [b"\n", b"A\n", b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nA: 1\n", b"A: 1\r\n\n"])
+def test_a_bare_line_feed_is_noticed_at_once(raw: bytes) -> None:
+    """Whoever sends no CR may never send the end that is waited for."""
+    for size in (1, 2, len(raw)):
+        with pytest.raises(BareLineFeed):
+            take_none(HeadBuffer(LIMITS), (raw[at : at + size] for at in range(0, len(raw), size)))
 
 
 def test_an_endless_head_is_given_up_with_the_first_octet_too_many() -> None:
@@ -122,10 +131,14 @@ def test_any_split_gives_the_same(raw: bytes, cuts: list[int]) -> None:
             data = piece
             try:
                 while data and (taken := heads.take(data)) is not None:
+                    if re.search(rb"(?<!\r)\n", taken[0]):
+                        return [*found, "a bare LF"]  # whole, it is left to the parser, which refuses it too
                     found.append(taken[0])
                     data = taken[1]
             except HeadTooLarge:
                 return [*found, "too large"]
+            except BareLineFeed:
+                return [*found, "a bare LF"]
         return [*found, heads.kept]
 
     edges = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from iocproxy.errors import ProxyError, Side
-from iocproxy.http1.heads import MAX_EMPTY_LINES, HeadBuffer, HeadLimits, HeadTooLarge
+from iocproxy.http1.heads import MAX_EMPTY_LINES, BareLineFeed, HeadBuffer, HeadLimits, HeadTooLarge
 from iocproxy.http1.request import RequestHead, RequestHeadParser, why_not_a_request
 
 _TABLES = runpy.run_path(str(Path(__file__).with_name("wire_tables.py")))
@@ -32,6 +32,8 @@ def status_of(pieces: Iterable[bytes]) -> int:
         head = read(pieces)
     except HeadTooLarge:
         return 431  # the connection says 414 instead where not even the first line has ended
+    except BareLineFeed:
+        return 400  # noticed before the head is complete, which it might never be
     except ProxyError as refusal:
         error = refusal
     else:
