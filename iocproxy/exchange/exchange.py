@@ -304,7 +304,10 @@ class Exchange:
             self._answer(said)
 
     def _hook_failed(self, hook: str, error: Exception) -> None:
-        self._service.log.error("middleware_failed", hook=hook, request=repr(self._request), exc_info=error)
+        head, request = self._head, self._request
+        # what it made of the request may be as mistaken: the answer and the record go by what the client sent
+        request.fields, request.target, request.host = head.fields, head.target, head.host
+        self._service.log.error("middleware_failed", hook=hook, request=repr(request), exc_info=error)
         self._fail(_internal_error(f"a middleware's {hook} failed", "middleware"))
 
     def crashed(self, error: Exception) -> None:
@@ -704,6 +707,8 @@ class Exchange:
         counters.responses[self._status // 100] += 1
         if not service.chain.on_complete:
             return
+        if service.chain.shows_requests:
+            request.host, request.target = _octets(request.host), _octets(request.target)
         tls = client.tls
         service.complete(
             _record(
@@ -737,6 +742,11 @@ async def _hook_result(waiting: Awaitable[T]) -> T:
         if task is None or task.cancelling():
             raise
         raise RuntimeError("the middleware was cancelled from within") from error
+
+
+def _octets(value: object) -> bytes:
+    """What a middleware may have put in the place of octets when it no longer mattered."""
+    return value if isinstance(value, bytes) else str(value).encode("latin-1", "backslashreplace")
 
 
 def _internal_error(why: str, stage: str) -> ProxyError:

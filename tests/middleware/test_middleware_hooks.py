@@ -226,6 +226,69 @@ class Mine:
     assert proxy.wait_for_records(1)[0].status == 500
 
 
+MISTAKES = {
+    "returns something else": "{d} on_request(self, request): return True",
+    "answers with a text": "{d} on_request(self, request): return Response(200, body='text')",
+    "answers with a field of its own": """{d} on_request(self, request):
+        response = Response(200)
+        response.fields.append(("x", "y"))
+        return response""",
+    "answers with another status later": """{d} on_request(self, request):
+        response = Response(200)
+        response.status = "200"
+        return response""",
+    "adds a field of texts": "{d} on_request(self, request): request.fields.append(('x', 'y'))",
+    "adds a field that is two": "{d} on_request(self, request): request.fields.append((b'x', b'y\\r\\nEvil: 1'))",
+    "adds a name that is none": "{d} on_request(self, request): request.fields.append((b'x y', b'1'))",
+    "adds what is no field": "{d} on_request(self, request): request.fields.append(b'x: y')",
+    "replaces the fields": "{d} on_request(self, request): request.fields = None",
+    "makes the target a text": "{d} on_request(self, request): request.target = '/'",
+    "makes the host a text": "{d} on_request(self, request): request.host = 'a.test'",
+    "is cancelled from within": "{d} on_request(self, request): raise asyncio.CancelledError",
+    "adds a field of texts to the response": "{d} on_response(self, request, response): "
+    "response.fields.append(('x', 'y'))",
+    "adds two fields to the response": "{d} on_response(self, request, response): "
+    "response.fields.append((b'x', b'y\\r\\nSet-Cookie: 1'))",
+    "makes the status a text": "{d} on_response(self, request, response): response.status = '404'",
+    "breaks the request and then raises": """{d} on_request(self, request):
+        request.fields = request.target = request.host = None
+        raise KeyError""",
+    "makes the reason a text": "{d} on_response(self, request, response): response.reason = 'OK'",
+    "is cancelled on the response": "{d} on_response(self, request, response): raise asyncio.CancelledError",
+}
+
+
+@KINDS
+@pytest.mark.parametrize("name", MISTAKES)
+def test_one_that_is_mistaken_is_a_500_and_nothing_is_left_behind(
+    run: Run, iocproxy_origin: Origin, kind: str, name: str
+) -> None:
+    if kind == "def" and "CancelledError" in MISTAKES[name]:
+        return  # that is BaseException, for whoever raises it outside of a coroutine
+    proxy, _ = run("class Mine:\n    " + MISTAKES[name] + "\n", kind=kind)
+    with RawClient(proxy.address) as client:
+        for _ in range(3):
+            assert client.request("POST", "/", body=b"body").status == 500
+    assert [record.status for record in proxy.wait_for_records(3)] == [500] * 3
+    proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
+    stats = proxy.stats()
+    assert stats["requests_open"] == 0
+    assert all(server["open"] == server["idle"] for server in stats["upstreams"]["origin"].values())
+    assert not any(b"Evil" in request.raw or b"x y" in request.raw for request in iocproxy_origin.requests)
+
+
+@KINDS
+def test_what_it_does_to_the_request_behind_its_back_harms_nobody(run: Run, kind: str) -> None:
+    source = (
+        "class Mine:\n    {d} on_response(self, request, response): request.host, request.target = None, 'x\u20ac'\n"
+    )
+    proxy, _ = run(source, kind=kind)
+    with RawClient(proxy.address) as client:
+        assert client.request("GET", "/").status == 200
+    record = proxy.wait_for_records(1)[0]
+    assert (record.host, record.target, record.status) == ("None", "x\\u20ac", 200)
+
+
 def test_a_body_waits_for_it(run: Run, iocproxy_origin: Origin) -> None:
     """The client is held while an async hook decides: what it sends is neither lost nor piled up."""
     source = """

@@ -80,6 +80,54 @@ def test_a_client_that_does_not_read_stops_the_origin(
     assert proxy.wait_for_records(1)[0].bytes_out == SIZE
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_pipeline_waits_for_a_client_that_does_not_read(
+    iocproxy: ProxyFactory, origin: Origin, iocproxy_certificates: Certificates, tls: bool
+) -> None:
+    """The answers before it fill the client's buffer; the large one must not be fetched on top of them."""
+    flood = Flood()
+    origin.on("GET", "/flood", flood)
+    proxy = iocproxy(upstream=origin, tls=tls, timeouts={"response_write": "10m", "upstream_body": "10m"})
+    address = proxy.tls_address if tls else proxy.address
+    with RawClient(address, tls=iocproxy_certificates if tls else None, timeout=10 * PATIENCE) as client:
+        first = b"GET /bytes/200000 HTTP/1.1\r\nHost: a\r\n\r\n" * 60
+        client.send(first + b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n")
+        client.half_close() if not tls else None
+        asked = settled(lambda: len(origin.requests))
+        assert asked < 61
+        assert flood.taken == 0
+        for _ in range(60):
+            assert len(client.read_response().body) == 200_000
+        head, _ = client.read_head()
+        taken = settled(lambda: flood.taken)
+        assert 0 < taken < BOUND
+        assert sum(map(len, client.read_body(head))) == SIZE
+    assert [record.status for record in proxy.wait_for_records(61)] == [200] * 61
+
+
+def test_answers_of_its_own_wait_for_a_client_that_does_not_read(iocproxy: ProxyFactory, origin: Origin) -> None:
+    """A flood of requests that are answered on the spot, by a client that never reads: bounded, and cut off."""
+    proxy = iocproxy(
+        upstream=origin,
+        routes=[{"host": "other.test", "upstream": "origin"}],
+        http={"max_requests": False},
+        timeouts={"response_write": "1s"},
+    )
+    flood = b"GET / HTTP/1.1\r\nHost: a.test\r\nUser-Agent: flood\r\n\r\n" * 1000
+
+    def send_for_ever(client: RawClient) -> None:
+        while True:  # each piece ends within a head
+            client.sock.sendall(flood[:-7])
+            client.sock.sendall(flood[-7:])
+
+    with RawClient(proxy.address) as client:
+        client.sock.settimeout(PATIENCE)
+        with pytest.raises(ConnectionError):
+            send_for_ever(client)
+    proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
+    assert proxy.stats()["requests"] * 400 < BOUND
+
+
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 def test_an_origin_that_does_not_read_stops_the_client(iocproxy: ProxyFactory, origin: Origin, chunked: bool) -> None:
     go = threading.Event()
