@@ -163,6 +163,11 @@ class ResponseHeadParser:
                 response.fields = drop_named(kept, options)
         if response.body == UNTIL_CLOSE:
             response.keep_alive = False
+        elif method == "HEAD" and not lengths and not codings and response.status not in {204, 304}:
+            # To GET the same would last until close. RFC 9112 section 9.3 lets the connection be used again; we do not:
+            # some servers (aiohttp's, where a handler streams) send that body to HEAD too, and it would be taken for
+            # the next response.
+            response.keep_alive = False
 
 
 #: Members of Connection that are about the connection and name no field.

@@ -73,7 +73,7 @@ def test_where_the_body_ends(method: str, status: bytes, lines: list[bytes], bod
         head, rest = read(split, method)
         assert (head.status, head.body, head.announced) == (int(status[:3]), body, announced)
         assert rest == (b"rest" if split[0].endswith(b"rest") else b"")
-        assert head.keep_alive is (body != UNTIL_CLOSE)
+        assert head.keep_alive is (body != UNTIL_CLOSE and (method, lines) != ("HEAD", []))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -153,6 +153,22 @@ def test_fields_are_kept_and_hop_by_hop_ones_are_not() -> None:
 )
 def test_whether_the_connection_may_be_used_again(raw: bytes, keep_alive: bool) -> None:
     assert read([raw])[0].keep_alive is keep_alive
+
+
+@pytest.mark.parametrize(
+    ("raw", "keep_alive"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", True),
+        (b"HTTP/1.1 204 No\r\n\r\n", True),
+        (b"HTTP/1.1 304 No\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\n\r\n", False),  # its body ends with the connection, where the server sends one to HEAD
+        (b"HTTP/1.1 404 No\r\nConnection: keep-alive\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n\r\n", False),
+    ],
+)
+def test_whether_it_may_after_head(raw: bytes, keep_alive: bool) -> None:
+    assert read([raw], "HEAD")[0].keep_alive is keep_alive
 
 
 @pytest.mark.parametrize(

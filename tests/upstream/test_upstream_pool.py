@@ -14,6 +14,7 @@ import pytest
 from iocproxy import Config, Proxy, Record
 from iocproxy.testing import (
     Close,
+    ExpectEnd,
     ExpectRequest,
     ExpectUntil,
     Origin,
@@ -107,6 +108,37 @@ def test_bytes_on_an_idle_connection_are_nobodys_response(iocproxy: ProxyFactory
         proxy.wait_for(lambda proxy: servers(proxy)["open"] == 0)
         assert b"poison" not in client.request("GET", "/b").body
     assert origin.connections == 2
+
+
+def test_a_response_to_head_that_announces_no_length_is_its_connections_last(
+    iocproxy: ProxyFactory, origin: Origin
+) -> None:
+    """Servers that send a body of no length to HEAD too would have it taken for the next client's response."""
+    script = origin.script([ExpectRequest(b"HEAD"), Send(b"HTTP/1.1 200 OK\r\n\r\n"), ExpectEnd()])
+    proxy = start(iocproxy, origin)
+    with RawClient(proxy.address) as client:
+        assert client.request("HEAD", "/stream").status == 200
+        assert client.request("GET", "/bytes/2").body == b"\x00\x01"
+    script.wait()
+    assert origin.connections == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    ],
+)
+def test_after_other_responses_to_head_it_is_used_again(iocproxy: ProxyFactory, origin: Origin, answer: bytes) -> None:
+    origin.on("HEAD", "/x", answer)
+    proxy = start(iocproxy, origin)
+    with RawClient(proxy.address) as client:
+        client.request("HEAD", "/x")
+        assert client.request("GET", "/bytes/2").body == b"\x00\x01"
+    assert origin.connections == 1
 
 
 def test_the_connection_used_last_is_used_first(iocproxy: ProxyFactory, origin: Origin) -> None:
