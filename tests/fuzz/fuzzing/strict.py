@@ -49,7 +49,7 @@ _HOST = re.compile(rb"(?:\[[0-9a-fA-F:.]{2,45}\]|(?:%[0-9a-fA-F]{2}|[-A-Za-z0-9.
 
 
 class Seen(NamedTuple):
-    """A message as whoever it is forwarded to must see it; of a response `method` is the status, `target` the reason."""
+    """A message as it must be seen by whoever it is for; of a response `method` is the status, `target` the reason."""
 
     method: bytes
     target: bytes
@@ -63,7 +63,9 @@ class Reading(NamedTuple):
     """`messages` are complete. `partial` has a head in order and a body that is refused or not all there.
 
     `end`: "" (nothing is left), "last" (what is left must not be read), "refused", "cut short", or "tunnel" (what is
-    left, `rest`, is not HTTP). `interim` says how many of `messages` are interim responses.
+    left is not HTTP). `rest` is what is left; of requests that are refused or cut short, from the first of them on.
+    `interim` says how many of `messages` are interim responses, `until_close` that the end of the connection is the
+    end of the final one.
     """
 
     messages: list[Seen]
@@ -71,6 +73,7 @@ class Reading(NamedTuple):
     end: str
     rest: bytes = b""
     interim: int = 0
+    until_close: bool = False
 
 
 class _Refused(Exception):  # noqa: N818 - control flow of this file
@@ -94,10 +97,11 @@ def read_requests(data: bytes, room: int = 1) -> Reading:
     Its limits on a head are `room` times iocproxy's: a proxy adds to what it forwards.
     """
     messages: list[Seen] = []
-    at = 0
+    at = start = 0
     try:
         while True:
-            at = _empty_lines(data, at)
+            start = at
+            at = start = _empty_lines(data, at)
             if at == len(data):
                 return Reading(messages, None, "")
             head, at = _head(data, at, room)
@@ -114,14 +118,14 @@ def read_requests(data: bytes, room: int = 1) -> Reading:
                 body, trailers, at = _chunks(data, at) if chunked else (*_octets(data, at, length or 0), at)
                 at += 0 if chunked else len(body)
             except _Partial as partial:
-                return Reading(messages, seen._replace(body=partial.body), partial.end)
+                return Reading(messages, seen._replace(body=partial.body), partial.end, data[start:])
             messages.append(seen._replace(body=body, trailers=trailers))
             if not _stays_open(minor, fields):
                 return Reading(messages, None, "last", data[at:])
     except _Refused:
-        return Reading(messages, None, "refused")
+        return Reading(messages, None, "refused", data[start:])
     except _CutShort:
-        return Reading(messages, None, "cut short")
+        return Reading(messages, None, "cut short", data[start:])
 
 
 def read_response(data: bytes, method: bytes = b"GET", offered: bytes = b"", room: int = 1) -> Reading:
@@ -154,7 +158,8 @@ def read_response(data: bytes, method: bytes = b"GET", offered: bytes = b"", roo
                 continue
             if method == b"HEAD" or status in {b"204", b"304"}:
                 length, chunked = 0, False
-            elif length is None and not chunked:
+            until_close = length is None and not chunked
+            if until_close:
                 length = len(data) - at
             try:
                 body, trailers, at = _chunks(data, at) if chunked else (*_octets(data, at, length or 0), at)
@@ -162,7 +167,7 @@ def read_response(data: bytes, method: bytes = b"GET", offered: bytes = b"", roo
             except _Partial as partial:
                 return Reading(messages, seen._replace(body=partial.body), partial.end, b"", interim)
             messages.append(seen._replace(body=body, trailers=trailers))
-            return Reading(messages, None, "last", data[at:], interim)
+            return Reading(messages, None, "last", data[at:], interim, until_close)
     except _Refused:
         return Reading(messages, None, "refused", b"", interim)
     except _CutShort:
