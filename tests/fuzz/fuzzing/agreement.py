@@ -23,6 +23,7 @@ from fuzzing.reading import (
 from iocproxy.http1.chunked import ChunkedDecoder, ChunkError
 from iocproxy.http1.request import RequestHeadParser
 from iocproxy.http1.response import ResponseHeadParser
+from iocproxy.message import Fields
 
 
 class DisagreementError(AssertionError):
@@ -87,10 +88,23 @@ def check_responses(data: bytes, cuts: Iterable[int] = (), method: str = "GET", 
 
 def check_chunked(data: bytes, cuts: Iterable[int] = ()) -> None:
     """A body in the chunked coding, and what follows it."""
-    agree("cut at other places", _decoded([data]), _decoded(split(data, cuts)))
+    whole, trailers = _decoded([data])
+    agree("cut at other places", (whole, trailers), _decoded(split(data, cuts)))
+    reading = strict.read_chunked(data)
+    if reading.partial is None:
+        (message,) = reading.messages
+        agree("by a strict reader", whole, ("done", message.body, reading.rest))
+        # Not all trailers are kept (RFC 9110 section 6.5.1), and none is made up.
+        left = iter(message.trailers)
+        agree("trailers, by a strict reader", [each for each in trailers if each not in left], [])
+    elif reading.end == "refused":
+        agree("by a strict reader", whole[0], "refused")
+    else:
+        agree("by a strict reader", whole, ("cut short", reading.partial.body, b""))
 
 
-def _decoded(pieces: list[bytes]) -> object:
+def _decoded(pieces: list[bytes]) -> tuple[tuple[object, ...], Fields]:
+    """(how it ended, the content, what follows it), and the trailers."""
     decoder, content, rest, done = ChunkedDecoder(), b"", b"", False
     try:
         for piece in pieces:
@@ -100,8 +114,8 @@ def _decoded(pieces: list[bytes]) -> object:
             body, rest, done = decoder.feed(piece)
             content += body
     except ChunkError as error:
-        return str(error)
-    return content, rest, done, decoder.trailers
+        return ("refused", str(error)), []
+    return ("done" if done else "cut short", content, rest), decoder.trailers
 
 
 def _until_refused(messages: Any) -> Any:

@@ -7,12 +7,11 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+from fuzzing.strict import OWNED
 from iocproxy.testing import Origin, RunningProxy
 from iocproxy.testing.factories import ProxyFactory
 from iocproxy.testing.messages import Body, ByteReader, Fields, parse_response_head
 from iocproxy.testing.patience import PATIENCE
-
-from fuzzing.strict import OWNED
 
 
 class CaseError(AssertionError):
@@ -66,6 +65,10 @@ class Ground:
             return False
         server = stats["upstreams"]["origin"][_name(self.origin)]
         return server["open"] == server["idle"] == self.origin.open_connections and not server["waiting"]
+
+    def told(self, error: BaseException) -> str:
+        """What went wrong in a case, and what the proxy has to say about it."""
+        return "\n".join([str(error) or repr(error), *self.proxy.problems])
 
     def check_log(self) -> None:
         """No exception, no error, no 500, and nothing that broke HTTP on its way to the origin."""

@@ -48,7 +48,9 @@ FIRST_LINES = [
 CHUNK_PIECES = [
     b"0\r\n\r\n", b"0\r\n", b"\r\n", b"5\r\n", b"+5\r\n", b"-1\r\n", b"0x5\r\n", b" 5\r\n", b"5 \r\n", b"5;\r\n",
     b"1_0\r\n",
-    b"5;a=\r\n", b"0000000000000005\r\n", b"00000000000000005\r\n", b"ffffffffffffffff\r\n", b"fffffffffffffff\r\n", b"5\n", b"5\r", b"g\r\n",
+    b"5;a=\r\n",
+    b"0000000000000005\r\n", b"00000000000000005\r\n", b"ffffffffffffffff\r\n", b"fffffffffffffff\r\n",
+    b"5\n", b"5\r", b"g\r\n",
     b"5;a=\"\n\"\r\n", b"5;" + b"a" * 254 + b"\r\n", b"5;" + b"a" * 255 + b"\r\n", b"X-T: 1\r\n", b" folded\r\n",
     b"X: " + b"t" * 8192 + b"\r\n", b"\n", b"hello", b"00\r\n\r\n",
 ]  # fmt: skip

@@ -174,6 +174,16 @@ def read_response(data: bytes, method: bytes = b"GET", offered: bytes = b"", roo
         return Reading(messages, None, "cut short", b"", interim)
 
 
+def read_chunked(data: bytes) -> Reading:
+    """A body in the chunked coding, as the one message, and what follows it."""
+    nothing = Seen(b"", b"", b"", [], b"", [])
+    try:
+        body, trailers, at = _chunks(data, 0)
+    except _Partial as partial:
+        return Reading([], nothing._replace(body=partial.body), partial.end)
+    return Reading([nothing._replace(body=body, trailers=trailers)], None, "last", data[at:])
+
+
 def end_to_end(fields: Fields) -> Fields:
     """What is passed on as it came: neither of this hop nor named in Connection (RFC 9110 section 7.6.1)."""
     named = _options(fields) - KEPT

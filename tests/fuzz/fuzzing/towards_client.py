@@ -13,13 +13,12 @@ import threading
 from random import Random
 from typing import Any, NamedTuple
 
-from iocproxy.testing.messages import Fields, TruncatedError, values
-from iocproxy.testing.patience import PATIENCE
-
 from fuzzing import mutations, strict
 from fuzzing.live import CaseError, Client, Ground, check, compared
 from fuzzing.reading import split
 from fuzzing.strict import Seen
+from iocproxy.testing.messages import Fields, TruncatedError, values
+from iocproxy.testing.patience import PATIENCE
 
 _REQUESTS = {
     b"GET": b"GET /case HTTP/1.%d\r\nHost: a.test\r\n%b\r\n",
@@ -111,7 +110,8 @@ class TowardsClient:
         except (AssertionError, OSError) as error:
             lengths = list(map(len, case.pieces))
             raise CaseError(
-                f"{name}: {error}\nthe client asked with {method!r}, HTTP/1.{version}, Upgrade {offered!r}; "
+                f"{name}: {self._ground.told(error)}\n"
+                f"the client asked with {method!r}, HTTP/1.{version}, Upgrade {offered!r}; "
                 f"the origin sent, in {lengths} octets, then {case.end}:\n{data!r}"
             ) from error
 
