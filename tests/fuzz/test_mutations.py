@@ -13,7 +13,7 @@ from fuzzing.octets import LETTERS, try_input
 CORPUS = sorted(Path(__file__).with_name("corpus").iterdir())
 
 #: Wine does the same ten to twenty times slower.
-CASES = 150 if sys.platform == "win32" else 600
+CASES = 100 if sys.platform == "win32" else 600
 
 
 @pytest.mark.parametrize("what", ["requests", "responses", "readers"])

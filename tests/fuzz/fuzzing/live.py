@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -83,19 +84,34 @@ class Ground:
 class Client:
     """A connection that sends what it is given and does not mind when nobody reads it to the end."""
 
-    def __init__(self, address: tuple[str, int], source: str = "127.0.0.1") -> None:
-        """`source` is the address to connect from."""
-        self.sock = socket.create_connection(address, timeout=PATIENCE, source_address=(source, 0))
+    def __init__(self, address: tuple[str, int], source: str = "") -> None:
+        """`source` is the address to connect from, "" for the system's choice.
+
+        A system that chooses the port alone, before it knows where to, runs out of them: not without need.
+        """
+        bind = (source, 0) if source else None
+        self.sock = socket.create_connection(address, timeout=PATIENCE, source_address=bind)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = ByteReader(self._receive)
         self.was_reset = False
+        self._ended = False
 
     def _receive(self) -> bytes:
         try:
-            return self.sock.recv(1 << 18)
+            data = self.sock.recv(1 << 18)
         except ConnectionError:
             self.was_reset = True
             return b""
+        self._ended = not data
+        return data
+
+    def ask_how_it_ended(self) -> None:
+        """Wine shows a reset to a reader as an orderly end; a writer learns of it, and after a true end does not."""
+        if self._ended and sys.platform == "win32":
+            try:
+                self.sock.send(b"x")
+            except OSError:
+                self.was_reset = True
 
     def send(self, pieces: list[bytes], *, end: bool = False) -> None:
         with contextlib.suppress(OSError):  # ENOTCONN, where it has been reset

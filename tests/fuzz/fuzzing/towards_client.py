@@ -146,7 +146,7 @@ class TowardsClient:
             check(expected.rest == got.body or case.end == "reset", "another tunnel", got, expected)
             return
         check(expected.partial is None, "a response that was not complete looks so", got, expected)
-        # (Wine shows a reset as an orderly end.)
+        # (Under Wine the proxy itself may be shown a reset as an orderly end.)
         disguised = expected.until_close and case.end == "reset" and sys.platform != "win32"
         check(not disguised, "a response that ended with a reset looks complete", got, expected)
         check(got.body == final.body, "another body", got.body, final.body)
@@ -186,4 +186,5 @@ def _read(client: Client, method: bytes) -> Got:
             content += data
     except TruncatedError:
         end = "cut short"
+    client.ask_how_it_ended()
     return Got(interim, status, reason, fields, content, "cut short" if client.was_reset else end)
