@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from fuzzing.reading import (
     written_request,
     written_response,
 )
+from iocproxy.http1.framing import CHUNKED
 from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
 from iocproxy.message import Fields
@@ -117,7 +119,8 @@ def test_requests_accepted_here_are_the_same_to_h11(data: bytes) -> None:
         # h11 is the stricter one: it wants no empty line before a request (RFC 9112 section 2.2 asks servers to ignore
         # one), and closes after every HTTP/1.0 request, keep-alive or not.
         stopped = bool(theirs) and messages[len(theirs) - 1].head.version == 10
-        assert stopped or error == "no request line received", error
+        empty_line = error == "no request line received"
+        assert stopped or empty_line or _refused_in_chunks(messages[len(theirs)], error), error
 
 
 @many
@@ -147,8 +150,8 @@ def test_responses_accepted_here_are_the_same_to_h11(data: bytes, method: str) -
     assert ours[: len(theirs)] == theirs[: len(ours)]
     if len(theirs) < len(ours):
         # h11 is the stricter one: it closes after every HTTP/1.0 response, keep-alive or not.
-        assert theirs, error
-        assert messages[len(theirs) - 1].head.version == 10, error
+        stopped = bool(theirs) and messages[len(theirs) - 1].head.version == 10
+        assert stopped or _refused_in_chunks(messages[len(theirs)], error), error
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -180,6 +183,19 @@ def _answers(messages: list[Message[ResponseHead]], method: str) -> Iterator[tup
         yield message, method
         if message.head.status >= 200:
             method = "GET"
+
+
+def _refused_in_chunks(message: Message[Any], error: str) -> bool:
+    """Whether this is where h11 is the stricter one about a body in the chunked coding.
+
+    It wants no blanks between a chunk's size and its extensions (RFC 9112 section 7.1.1 allows them, as BWS), and looks
+    at framing fields in trailers, which are dropped here unseen (RFC 9110 section 6.5.1).
+    """
+    blank = re.match(r"illegal chunk header: bytearray\(b(?:'|\")[0-9A-Fa-f]{1,15}(?: |\\t)+;", error)
+    in_trailers = re.match(
+        r"(?:Only Transfer-Encoding: chunked is supported|(?:bad|conflicting) Content-Length|multiple Transfer)", error
+    )
+    return message.head.body == CHUNKED and (blank or in_trailers) is not None
 
 
 def _with_host(head: RequestHead) -> Fields:
@@ -229,7 +245,8 @@ def _h11_requests(data: bytes) -> tuple[list[Plain], str]:
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 read.append(_told(head, body))
-                connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
+                # 404, because after a 200 to CONNECT there would be a tunnel
+                connection.send(h11.Response(status_code=404, headers=[("Content-Length", "0")]))
                 connection.send(h11.EndOfMessage())
                 if connection.their_state is not h11.DONE:  # MUST_CLOSE
                     return read, ""
