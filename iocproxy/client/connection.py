@@ -74,6 +74,7 @@ class ClientConnection(asyncio.Protocol):
         "_ahead",
         "_body_begun",
         "_body_octets",
+        "_end_asked",
         "_eof",
         "_exchange",
         "_exchanges",
@@ -143,6 +144,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = False  # within `_read_heads`: a finished exchange leaves the next request to its loop
         # for one request
         self.rules = rules  # everybody's, and from the first request on its route's
+        self._end_asked = False  # by the client: this request is its last
         self._body_begun = 0.0  # when its body would have begun without the time in which we read nothing
         self._body_octets = 0  # of it and its framing
         self._paused_at = 0.0
@@ -376,6 +378,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, head: RequestHead, rest: bytes) -> None:
         """Hand one request over, with what has come of its body."""
         self.requests += 1
+        self._end_asked = not head.keep_alive
         if head.body == NO_BODY:
             self._body_done(rest)
             self._exchange = self._exchanges.begin(self, head, b"", done=True, trailers=NO_TRAILERS)
@@ -384,7 +387,8 @@ class ClientConnection(asyncio.Protocol):
             try:
                 body = reader.feed(rest) if rest else b""
             except ChunkError as error:
-                self._refuse(bad_request_body(f"a body that is not in the chunked coding: {error}"))
+                refusal = bad_request_body(f"a body that is not in the chunked coding: {error}")
+                self._refuse(refusal, head.method.encode("ascii") + b" ")
                 return
             if reader.done:
                 self._body_done(reader.rest)
@@ -544,8 +548,9 @@ class ClientConnection(asyncio.Protocol):
     # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _linger(self, *, complete: bool) -> None:
-        """After the last response: close, but not on top of what the client is still sending."""
-        if self._eof or (complete and not self._ahead):
+        """After the last response: close, but not on top of what the client is still sending, or may send before it has
+        read that the connection ends. Who asked for the end itself has nothing more to send."""
+        if self._eof or (complete and self._end_asked and not self._ahead):
             self._close()
             return
         self._state = _LINGER

@@ -31,6 +31,12 @@ MAX_EMPTY_LINES = 4
 
 _CR = 0x0D
 
+BARE_LINE_FEED = "a bare LF in the head"
+
+
+def has_bare_line_feed(head: bytes) -> bool:
+    return head.count(b"\n") != head.count(b"\r\n")
+
 
 class HeadBuffer:
     """Collects bytes until a head is complete.
@@ -65,12 +71,14 @@ class HeadBuffer:
             return data[:end], data[end:]
         if end >= 0 or len(data) > self._max_head:
             self._kept = data[: self._max_head]
+            if has_bare_line_feed(self._kept):
+                raise BareLineFeed(BARE_LINE_FEED)
             raise HeadTooLarge(f"a head of more than {self._max_head} octets")
         self._kept = data
         at = data.find(b"\n", self._searched)
         while at >= 0:
             if at == 0 or data[at - 1] != _CR:
-                raise BareLineFeed("a bare LF in the head")
+                raise BareLineFeed(BARE_LINE_FEED)
             at = data.find(b"\n", at + 1)
         self._searched = max(0, len(data) - 3)
         return None

@@ -21,7 +21,7 @@ from iocproxy.http1.fields import (
     is_authority,
 )
 from iocproxy.http1.framing import CHUNKED, BodyLength, request_body
-from iocproxy.http1.heads import HeadLimits
+from iocproxy.http1.heads import BARE_LINE_FEED, HeadLimits, has_bare_line_feed
 from iocproxy.http1.memo import Memo
 from iocproxy.http1.serialize import request_lines
 from iocproxy.message import Fields
@@ -173,6 +173,8 @@ class RequestHeadParser:
         return request
 
     def _parse(self, head: bytes) -> RequestHead:
+        if has_bare_line_feed(head):  # llhttp refuses it too, in words that depend on where it stands
+            raise bad_request(BARE_LINE_FEED)
         fields = self._fields = []
         self._complete = False
         llhttp = httptools.HttpRequestParser(self)  # one that was used may wait for a body, or for the end

@@ -9,7 +9,7 @@ import httptools
 from iocproxy.http1.errors import bad_response
 from iocproxy.http1.fields import HOP_BY_HOP, announced_trailers, connection_options, drop_named
 from iocproxy.http1.framing import CHUNKED, UNTIL_CLOSE, BodyLength, response_body
-from iocproxy.http1.heads import HeadLimits
+from iocproxy.http1.heads import BARE_LINE_FEED, HeadLimits, has_bare_line_feed
 from iocproxy.http1.memo import Memo
 from iocproxy.message import Fields
 
@@ -103,6 +103,8 @@ class ResponseHeadParser:
         return response
 
     def _parse(self, head: bytes, method: str) -> ResponseHead:
+        if has_bare_line_feed(head):
+            raise bad_response(BARE_LINE_FEED)
         fields = self._fields = []
         self._complete = False
         try:
@@ -111,7 +113,9 @@ class ResponseHeadParser:
         except httptools.HttpParserUpgrade:
             pass  # a 101: the head is complete
         except httptools.HttpParserError as error:
-            raise bad_response(f"malformed response head: {error}") from None
+            # llhttp takes a 101 without one of its two fields for a message that it cannot go on with
+            why = "a 101 without Connection and Upgrade" if head.startswith(b"HTTP/1.1 101 ") else error
+            raise bad_response(f"malformed response head: {why}") from None
         status_line = _STATUS_LINE.fullmatch(head, 0, head.find(b"\r\n"))
         if not self._complete or status_line is None:
             raise bad_response("malformed status line")

@@ -153,6 +153,19 @@ def test_the_last_request_of_a_connection(front: Any, paths: list[bytes], status
     assert len(started.origin.requests) == len(statuses)
 
 
+def test_a_request_sent_before_it_was_known_that_none_may_follow_does_not_destroy_the_answer(any_front: Any) -> None:
+    """The end is ours, so the client may have sent more by then: closing on top of it would reset the connection."""
+    front = any_front(http={"max_requests": 1})
+    front.origin.on("GET", "/x", respond=b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + bytes(300_000))
+    for _ in range(20):
+        with front.client() as client:
+            client.send(b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            head, _ = client.read_head()
+            client.send(b"GET /y HTTP/1.1\r\nHost: a.test\r\n\r\n" * 100)
+            assert sum(map(len, client.read_body(head))) == 300_000
+    assert {request.path for request in front.origin.requests} == {"/x"}
+
+
 def test_a_routes_timeouts(front: Any) -> None:
     go = threading.Event()
     started = front(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-METHODS = [b"GET"] * 6 + [b"POST"] * 6 + [b"HEAD", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"PROPFIND"]
+#: Not TRACE: whether that goes through is a matter of configuration.
+METHODS = [b"GET"] * 6 + [b"POST"] * 6 + [b"HEAD", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"SEARCH", b"PROPFIND"]
 TARGETS = [b"/"] * 4 + [b"/a/b?c=d&e", b"/%41%2f", b"/a;b=c", b"/?", b"//x", b"/a?http://b/", b'/"<>\\^`{|}']
 HOSTS = [b"a.test"] * 6 + [b"A.Test:80", b"[::1]:8080", b"127.0.0.1", b"a.test:", b"x_%41.test"]
 FIELDS = [

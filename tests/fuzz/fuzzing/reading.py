@@ -10,14 +10,15 @@ is in order and whose body is not, or is not all there, is the last one yielded,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from iocproxy.errors import ProxyError
 from iocproxy.http1.body import ChunkedBody, body_reader
 from iocproxy.http1.chunked import LAST_CHUNK, ChunkError, encode_chunk
+from iocproxy.http1.errors import bad_request, bad_response
 from iocproxy.http1.framing import CHUNKED, NO_BODY, UNTIL_CLOSE, BodyLength
-from iocproxy.http1.heads import MAX_EMPTY_LINES, HeadBuffer, HeadLimits, HeadTooLarge
+from iocproxy.http1.heads import MAX_EMPTY_LINES, BareLineFeed, HeadBuffer, HeadLimits, HeadTooLarge
 from iocproxy.http1.request import RequestHead, RequestHeadParser
 from iocproxy.http1.response import ResponseHead, ResponseHeadParser
 from iocproxy.http1.serialize import request_head, request_lines, response_head
@@ -59,7 +60,7 @@ def read_requests(
     heads = HeadBuffer(limits, empty_lines=MAX_EMPTY_LINES)
     parser = RequestHeadParser(limits) if parser is None else parser
     stream = _Stream(pieces)
-    while (raw := stream.head(heads)) is not None:
+    while (raw := stream.head(heads, bad_request)) is not None:
         head = parser.parse(raw)
         yield from stream.message(head)
         if not head.keep_alive:
@@ -78,7 +79,7 @@ def read_responses(
     stream = _Stream(pieces)
     asked = iter(methods)
     method = next(asked, "GET")
-    while (raw := stream.head(heads)) is not None:
+    while (raw := stream.head(heads, bad_response)) is not None:
         head = parser.parse(raw, method)
         yield from stream.message(head)
         if head.status == 101:
@@ -100,9 +101,12 @@ class _Stream:
         back, self._back = self._back, b""
         return back or next(self._pieces, None)
 
-    def head(self, heads: HeadBuffer) -> bytes | None:
+    def head(self, heads: HeadBuffer, refusal: Callable[[str], ProxyError]) -> bytes | None:
         while (data := self._take()) is not None:
-            taken = heads.take(data)
+            try:
+                taken = heads.take(data)
+            except BareLineFeed as error:
+                raise refusal(str(error)) from None  # as the connections do
             if taken is not None:
                 head, self._back = taken
                 return head

@@ -144,6 +144,7 @@ def read_response(data: bytes, method: bytes = b"GET", offered: bytes = b"", roo
             _insist(match is not None)
             minor, status, reason = match.groups()
             length, chunked = _framing(minor, fields, request=False)
+            _insist(status != b"205" or not length)  # RFC 9110 section 15.3.6
             seen = Seen(status, reason or b"", b"", end_to_end(fields), b"", [])
             if status == b"101":
                 chosen = b",".join(_all(fields, b"upgrade")[-1:]).split(b",")
@@ -211,6 +212,8 @@ def _head(data: bytes, at: int, room: int) -> tuple[bytes, int]:
     if max(end + 4, 0 if end >= 0 else len(data)) - at > MAX_HEAD * room:
         raise _Refused
     if end < 0:
+        if data.count(b"\n", at) != data.count(b"\r\n", at):
+            raise _Refused  # whatever comes, it cannot become a head
         raise _CutShort
     return data[at:end], end + 4
 
