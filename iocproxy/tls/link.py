@@ -11,7 +11,8 @@ The states, each with what holds in it (`_State`):
                           │
                           ▼
                         OPEN ──► CLOSING ──► LOST  every state may go to CLOSING, and to LOST
-                          └──► ENDED ──┘           our side has ended, the other is listened to no more
+                          ├──► HALF ───┤           our side has ended, the other is listened to (TLS 1.3)
+                          └──► ENDED ──┘           our side has ended, the other is not listened to any more (TLS 1.2)
 
 * Before OPEN, `inner` knows nothing. A handshake that does not succeed ends in one call of `on_failure`, when the
   socket is gone; one that does, in `inner.connection_made(link)`, and from then on `inner` gets what a protocol gets:
@@ -26,7 +27,9 @@ The states, each with what holds in it (`_State`):
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
   one iteration, which loses data on Proactor.
 * Ends. A close_notify is an end of file like any other: `inner.eof_received`, and if that returns True the
-  connection stays half-open. A FIN without one may be an attacker's: what came before it is delivered, and then
+  connection stays half-open. `write_eof` sends ours. With TLS 1.3 it ends one direction (RFC 8446 section 6.1), and what
+  the other side still says is delivered. With TLS 1.2 the other side has to close at once and to discard what it was
+  about to say (RFC 5246 section 7.2.1): nothing more is delivered, only its end is told. A FIN without one may be an attacker's: what came before it is delivered, and then
   `inner.connection_lost` gets a ProxyError that says so (on an idle keep-alive connection that is nothing to worry
   about: many clients leave like this). Our own close sends close_notify and does not wait for the answer; whoever
   calls `close` owns the timer that calls `abort`.
@@ -69,12 +72,14 @@ class _State(enum.Enum):
     HANDSHAKE = "handshake"  # there is a pipeline, it waits for the other side
     OFFLOADED = "offloaded"  # a thread runs a handshake step and owns the pipeline
     OPEN = "open"  # `inner` is connected
+    HALF = "half"  # we have said close_notify and write no more; what arrives is delivered as in OPEN
     ENDED = "ended"  # we have said close_notify; what arrives is thrown away, the end of it is told
     CLOSING = "closing"  # nothing is delivered or written any more; the transport is closing
     LOST = "lost"  # the transport is gone
 
 
 _OPEN = _State.OPEN
+_HALF = _State.HALF
 _NOBODY = asyncio.Protocol()
 
 
@@ -118,7 +123,7 @@ class TlsLink(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport  # from `connection_made` on
-    _pipeline: TlsPipeline  # in HANDSHAKE, OFFLOADED, OPEN and CLOSING, if the hello was read
+    _pipeline: TlsPipeline  # from HANDSHAKE to CLOSING, if the hello was read
 
     def __init__(
         self,
@@ -180,7 +185,7 @@ class TlsLink(asyncio.Protocol):
         self._step()
 
     def data_received(self, data: bytes) -> None:
-        if self._state is not _OPEN:
+        if self._state is not _OPEN and self._state is not _HALF:
             if self._state is not _State.ENDED:
                 self._handshake_received(data)
             return
@@ -190,7 +195,7 @@ class TlsLink(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Asked again on each pause and resume by some transports, so that a second call changes nothing."""
-        if self._state is _OPEN:
+        if self._readable:
             self._pipeline.feed_eof()
             if not self._paused:
                 self._deliver()
@@ -202,7 +207,7 @@ class TlsLink(asyncio.Protocol):
         else:
             self._refuse(self._handshake_error("the connection was closed during the TLS handshake"))
         # True keeps the transport open: for what `inner` still has to read when it resumes, or to write if it likes.
-        return self._state is _OPEN
+        return self._readable
 
     def connection_lost(self, exc: Exception | None) -> None:
         state, self._state = self._state, _State.LOST
@@ -382,13 +387,17 @@ class TlsLink(asyncio.Protocol):
 
     # --- Reading
 
+    @property
+    def _readable(self) -> bool:
+        return self._state is _OPEN or self._state is _HALF
+
     def _deliver(self) -> None:
         """Give `inner` what there is until it pauses. The only place that calls `inner.data_received`."""
         pipeline = self._pipeline
         self._delivering = True
         try:
             # 1. Decrypt and deliver.
-            while not self._paused and self._state is _OPEN:
+            while not self._paused and (self._state is _OPEN or self._state is _HALF):
                 try:
                     plain = pipeline.read()
                 except ProxyError as error:
@@ -405,10 +414,10 @@ class TlsLink(asyncio.Protocol):
             # 2. Send what was written meanwhile, as one record if it fits.
             if self._pending:
                 self._flush()
-        if self._state is not _OPEN:
+        if self._state is not _OPEN and self._state is not _HALF:
             return
-        # 3. Send what OpenSSL has to say (KeyUpdate, a refusal to renegotiate).
-        if outgoing := pipeline.take_outgoing():
+        # 3. Send what OpenSSL has to say (KeyUpdate, a refusal to renegotiate). After close_notify nothing may be said.
+        if (outgoing := pipeline.take_outgoing()) and self._state is _OPEN:
             self._transport.write(outgoing)
         # 4. Tell the transport what `inner` wants now.
         if self._paused is not self._transport_paused:
@@ -446,7 +455,7 @@ class TlsLink(asyncio.Protocol):
 
     def _resumed(self) -> None:
         self._resume_due = False
-        if self._state is _OPEN and not self._paused:
+        if self._readable and not self._paused:
             self._deliver()
 
     def _set_transport_paused(self, paused: bool) -> None:
@@ -493,9 +502,11 @@ class TlsLink(asyncio.Protocol):
         return True
 
     def write_eof(self) -> None:
-        """Send what is written, close_notify and FIN. What the other side still sends is thrown away unread, up to its
-        own end, which `inner` is told: TLS 1.2 allows nothing else (RFC 5246 section 7.2.1), and closing on top
-        of it would reset the connection and may destroy what was sent last."""
+        """Send what is written, close_notify and FIN. With TLS 1.3, reading goes on up to the other side's own end.
+
+        With TLS 1.2, what it still sends is thrown away unread, pausing has no meaning any more, and `inner` is told
+        its end only. To close instead would reset the connection and might destroy what was sent last.
+        """
         if self._state is not _OPEN:
             return
         if self._pending:
@@ -503,13 +514,15 @@ class TlsLink(asyncio.Protocol):
         if self._state is not _OPEN:
             return
         last = self._pipeline.close_notify()
-        self._state = _State.ENDED
+        half = self.info is not None and self.info.version == "TLSv1.3"
+        self._state = _HALF if half else _State.ENDED
         if last:
             self._transport.write(last)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._paused = False
-        self._set_transport_paused(False)
+        if not half:
+            self._paused = False
+            self._set_transport_paused(False)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         self._transport.set_write_buffer_limits(high, low)
@@ -534,7 +547,7 @@ class TlsLink(asyncio.Protocol):
                 self._flush()
             if self._state is _OPEN:
                 self._close_with(None, self._pipeline.close_notify())
-        elif self._state is _State.ENDED:
+        elif self._state in {_HALF, _State.ENDED}:
             self._close_with(None, b"")
         else:
             self._refuse(self._handshake_error("closed before the TLS handshake was complete", side=Side.PROXY))
@@ -548,6 +561,8 @@ class TlsLink(asyncio.Protocol):
     def _abort(self) -> None:
         if self._state is not _State.LOST:
             self._state = _State.CLOSING
+            self._pending.clear()
+            self._pending_size = 0
             if hasattr(self, "_transport"):  # or else as soon as there is one
                 self._transport.abort()
 
@@ -555,6 +570,8 @@ class TlsLink(asyncio.Protocol):
         """TLS is broken: send the alert and close. `inner.connection_lost` follows with `error`."""
         if self._state is _OPEN:
             self._close_with(error, self._pipeline.take_outgoing() or self._pipeline.close_notify())
+        elif self._state is _HALF:
+            self._close_with(error, b"")  # nothing may follow our close_notify
 
     def _close_with(self, error: ProxyError | None, last: bytes) -> None:
         self._state = _State.CLOSING

@@ -168,9 +168,15 @@ class TlsPipeline:
     def close_notify(self) -> bytes:
         """Say that nothing more will be written; returns everything that is to be sent. Does not wait for the answer.
 
+        Reading goes on: what was fed and not read yet, and what is fed later, up to the other side's own end.
+
         Also marks the session as well ended, without which OpenSSL removes it from the server cache: called before the
         pipeline is dropped, however the connection ended.
         """
+        if self._incoming.pending:
+            # `unwrap` is two calls of SSL_shutdown, and the second looks for the other side's close_notify. Application
+            # data in its place is fatal (SSL_R_APPLICATION_DATA_AFTER_CLOSE_NOTIFY), so let it find nothing.
+            self._backlog.appendleft(memoryview(self._incoming.read()))
         try:
             self._object.unwrap()
         except (ssl.SSLError, ValueError):

@@ -147,6 +147,32 @@ def test_writing_goes_on_after_the_other_side_closed(both) -> None:
     assert both.client.ended is Ended.CLOSED
 
 
+@pytest.mark.parametrize("portion", [1, 20, 100, 1 << 20])
+def test_reading_goes_on_after_our_close_notify(both, portion) -> None:
+    """What was fed and is unread when we end our side must not be taken for the answer: OpenSSL is fatal about that."""
+    payload = random.Random(7).randbytes(60_000)
+    wire = both.client.write(b"a record of its own") + both.client.write(payload)
+    fed = min(portion, len(wire))
+    both.server.feed(wire[:fed])
+    both.client.feed(both.server.close_notify())
+    assert both.client.read() == b""
+    assert both.client.ended is Ended.CLOSED
+    wire += both.client.write(b"and this") + both.client.close_notify()
+    for start in range(fed, len(wire), 5_000):
+        both.server.feed(wire[start : start + 5_000])
+    assert read_all(both.server) == b"a record of its own" + payload + b"and this"
+    assert both.server.ended is Ended.CLOSED
+    assert both.server.take_outgoing() == b""
+
+
+def test_damage_after_our_close_notify(both) -> None:
+    both.client.feed(both.server.close_notify())
+    both.server.feed(both.client.write(b"good") + b"\x17\x03\x03\x00\x20" + bytes(32))
+    assert both.server.read() == b"good"
+    with pytest.raises(ProxyError):
+        both.server.read()
+
+
 def test_damage_is_reported_and_answered_with_an_alert(both) -> None:
     damaged = bytearray(both.client.write(b"bad"))
     damaged[-1] ^= 1

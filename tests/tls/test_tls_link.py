@@ -164,43 +164,162 @@ async def test_half_open_after_close_notify(serve, recorder, store, trusting) ->
     assert await made.inner.lost is None
 
 
-async def test_ending_our_side_first(serve, recorder, store, trusting) -> None:
-    """`write_eof`: close_notify and FIN go out, what still comes is thrown away, and the end of it is told once."""
+class Shaken:
+    """A client on a blocking socket: what it sends is told record by record, what it gets is read to the end."""
+
+    def __init__(self, address, context) -> None:
+        self.sock = socket.create_connection(address)
+        self.pipeline = TlsPipeline(context, server_name="localhost")
+        while not self.pipeline.handshake():
+            self.sock.sendall(self.pipeline.take_outgoing())
+            self.pipeline.feed(self.sock.recv(65536))
+        self.sock.sendall(self.pipeline.take_outgoing())
+
+    def __enter__(self) -> Shaken:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def read_to_fin(self) -> tuple[bytes, Ended | None]:
+        """The plaintext up to the FIN, and how it ended."""
+        got = b""
+        while received := self.sock.recv(65536):
+            self.pipeline.feed(received)
+            while piece := self.pipeline.read():
+                got += piece
+        self.pipeline.feed_eof()
+        return got, self.pipeline.ended
+
+
+def ends_after_one(recorder, links: list, **options):
+    """A protocol that says two last words to the first data and ends its side."""
 
     def answer(_data: bytes) -> None:
-        if not made.inner.calls.count("eof"):
-            made.inner.link.write(b"last words")
-            made.inner.link.write_eof()
-            made.inner.link.write(b"ignored")
+        if "ended our side" not in made.calls:
+            made.calls.append("ended our side")
+            made.link.write(b"last ")
+            made.link.write(b"words")
+            made.link.write_eof()
+            made.link.write(b"ignored")
+            made.link.write_eof()
 
-    running = await serve(store, lambda: recorder(answer, half_open=True))
+    made = recorder(answer, half_open=True, **options)
+    links.append(made)
+    return made
 
-    def client() -> tuple[bytes, bytes, Ended | None]:
-        with socket.create_connection(running.address) as sock:
-            pipeline = TlsPipeline(trusting(), server_name="localhost")
-            while not pipeline.handshake():
-                sock.sendall(pipeline.take_outgoing())
-                pipeline.feed(sock.recv(65536))
-            sock.sendall(pipeline.take_outgoing() + pipeline.write(b"ask"))
-            got = b""
-            while received := sock.recv(65536):
-                pipeline.feed(received)
-                while piece := pipeline.read():
-                    got += piece
-            ended = pipeline.ended
-            sock.sendall(pipeline.write(b"too late"))
-            sock.shutdown(socket.SHUT_WR)
-            return got, sock.recv(1), ended
+
+async def test_ending_our_side_first(serve, recorder, store, trusting) -> None:
+    """`write_eof` with TLS 1.3: close_notify and FIN go out, and what the other side still says is delivered."""
+    running = await serve(store, lambda: ends_after_one(recorder, []))
+
+    def client() -> tuple[bytes, Ended | None]:
+        with Shaken(running.address, trusting("TLSv1_3")) as shaken:
+            # The second record is in the same segment: it is here, unread, when our side ends.
+            shaken.sock.sendall(shaken.pipeline.write(b"ask") + shaken.pipeline.write(b" this"))
+            said = shaken.read_to_fin()
+            shaken.sock.sendall(shaken.pipeline.write(b" and that") + shaken.pipeline.close_notify())
+            shaken.sock.shutdown(socket.SHUT_WR)
+            assert shaken.sock.recv(1) == b""
+            return said
 
     done = asyncio.create_task(asyncio.to_thread(client))
     made = await running.links.get()
     await made.inner.ended
-    assert await done == (b"last words", b"", Ended.CLOSED)
-    assert bytes(made.inner.data) == b"ask"
+    assert await done == (b"last words", Ended.CLOSED)
+    assert bytes(made.inner.data) == b"ask this and that"
     assert made.inner.link.can_write_eof()
     made.inner.link.close()
     assert await made.inner.lost is None
     assert made.inner.calls.count("eof") == 1
+
+
+async def test_ending_our_side_first_with_tls_1_2(serve, recorder, store, trusting) -> None:
+    """There close_notify ends both directions: what still comes is thrown away, and the end of it is told once."""
+    running = await serve(store, lambda: ends_after_one(recorder, []))
+
+    def client() -> tuple[bytes, Ended | None]:
+        with Shaken(running.address, trusting("TLSv1_2")) as shaken:
+            shaken.sock.sendall(shaken.pipeline.write(b"ask"))
+            said = shaken.read_to_fin()
+            shaken.sock.sendall(shaken.pipeline.write(b"too late"))
+            shaken.sock.shutdown(socket.SHUT_WR)
+            assert shaken.sock.recv(1) == b""
+            return said
+
+    done = asyncio.create_task(asyncio.to_thread(client))
+    made = await running.links.get()
+    await made.inner.ended
+    assert await done == (b"last words", Ended.CLOSED)
+    assert bytes(made.inner.data) == b"ask"
+    made.inner.link.close()
+    assert await made.inner.lost is None
+    assert made.inner.calls.count("eof") == 1
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        (b"", "the TLS connection ended without close_notify"),
+        (b"\x17\x03\x03\x00\x20" + bytes(32), "TLS failed: "),
+    ],
+    ids=["cut short", "damaged"],
+)
+async def test_a_bad_end_after_our_own(serve, recorder, store, trusting, last, told) -> None:
+    """It is an error as it would be in a connection open on both sides. No alert is sent: ours has been the last."""
+    running = await serve(store, lambda: ends_after_one(recorder, []))
+
+    def client() -> tuple[bytes, Ended | None]:
+        with Shaken(running.address, trusting("TLSv1_3")) as shaken:
+            shaken.sock.sendall(shaken.pipeline.write(b"ask"))
+            said = shaken.read_to_fin()
+            shaken.sock.sendall(shaken.pipeline.write(b" more") + last)
+            shaken.sock.shutdown(socket.SHUT_WR)
+            assert shaken.sock.recv(1) == b""
+            return said
+
+    done = asyncio.create_task(asyncio.to_thread(client))
+    made = await running.links.get()
+    error = await made.inner.lost
+    assert str(error).startswith(told)
+    assert await done == (b"last words", Ended.CLOSED)
+    assert bytes(made.inner.data) == b"ask more"
+    assert "eof" not in made.inner.calls
+
+
+async def test_pausing_after_our_own_end(serve, recorder, store, trusting) -> None:
+    """What comes waits for `resume_reading`, and the end of it does, too."""
+    running = await serve(store, recorder)
+    payload = random.Random(8).randbytes(300_000)
+    ended = threading.Event()
+
+    def client() -> bytes:
+        with Shaken(running.address, trusting("TLSv1_3")) as shaken:
+            shaken.sock.sendall(shaken.pipeline.write(b"ask"))
+            said = shaken.read_to_fin()
+            ended.set()
+            shaken.sock.sendall(shaken.pipeline.write(payload) + shaken.pipeline.close_notify())
+            shaken.sock.shutdown(socket.SHUT_WR)
+            assert shaken.sock.recv(1) == b""
+            return said[0]
+
+    done = asyncio.create_task(asyncio.to_thread(client))
+    made = await running.links.get()
+    await made.inner.connected
+    await made.inner.received(3)
+    made.link.pause_reading()
+    made.link.write_eof()
+    await asyncio.to_thread(ended.wait)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert bytes(made.inner.data) == b"ask"
+    made.inner.on_data = lambda _data: made.link.pause_reading()
+    while not made.inner.lost.done():
+        made.link.resume_reading()
+        await asyncio.sleep(0)
+    assert bytes(made.inner.data) == b"ask" + payload
+    assert await done == b""
+    assert made.inner.calls == ["made", "eof", "lost"]
 
 
 # --- Handshakes that fail
@@ -639,6 +758,23 @@ async def test_as_a_client(serve, make_link, recorder, store, ca_file, name) -> 
     link.close()
     assert await made.inner.lost is None
     assert await server.inner.lost is None
+
+
+async def test_ending_our_side_first_as_a_client(serve, make_link, recorder, store, ca_file) -> None:
+    """A tunnel to an https upstream: the client has ended, and the answer still comes."""
+    running = await serve(store, lambda: recorder(half_open=True))
+    made = await reach(make_link, running.address, recorder(), client_context(ca=ca_file))
+    link = await made.inner.connected
+    link.write(b"ask")
+    link.write_eof()
+    server = await running.links.get()
+    await server.inner.ended
+    assert bytes(server.inner.data) == b"ask"
+    server.link.write(b"answer")
+    server.link.close()
+    assert await made.inner.lost is None
+    assert bytes(made.inner.data) == b"answer"
+    assert made.inner.calls == ["made", "eof", "lost"]
 
 
 async def test_a_certificate_that_is_not_trusted(serve, make_link, recorder, store) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 from typing import Any
 
 import pytest
 
-from iocproxy.testing import Close, ExpectEnd, ExpectUntil, HalfClose, Reset, Send, WaitFor
+from iocproxy.testing import Close, ExpectEnd, ExpectUntil, HalfClose, RawClient, Reset, Send, WaitFor
 from iocproxy.testing.script import Expect
 from iocproxy.testing.websocket import PING, PONG, TEXT, connect
 
@@ -165,18 +166,59 @@ def test_a_tunnel_half_closed_by_the_client_still_brings_what_the_upstream_sends
     assert started.proxy.wait_for_records(1)[0].error == ""
 
 
-def test_a_tunnel_half_closed_by_the_upstream_still_brings_what_the_client_sends(front: Any) -> None:
-    started = front()
-    script = started.origin.script(
+def test_a_tunnel_half_closed_by_the_upstream_still_brings_what_the_client_sends(any_front: Any) -> None:
+    front = any_front()
+    script = front.origin.script(
         [ExpectUntil(b"\r\n\r\n"), Send(SWITCHED + b"bye"), HalfClose(), Expect(b"and good night"), ExpectEnd()]
     )
-    with started.client() as client:
+    with front.client() as client:
         client.send(UPGRADE)
         assert client.read_head()[0].status == 101
         assert client.read_until_closed() == b"bye"
         client.send(b"and good night")
         client.close()
         script.wait()
+    record = front.proxy.wait_for_records(1)[0]
+    assert (record.bytes_in, record.error) == (14, "")
+
+
+def test_a_tunnel_over_tls_1_2_half_closed_by_the_upstream_ends_both_ways(
+    iocproxy: Any, iocproxy_origin: Any, iocproxy_certificates: Any
+) -> None:
+    """close_notify asks the client to close at once (RFC 5246 section 7.2.1). What one sends nevertheless is not
+    passed on, not even in part: the upstream sees the end."""
+    proxy = iocproxy(upstream=iocproxy_origin, tls=True)
+    context = iocproxy_certificates.client_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    script = iocproxy_origin.script(
+        [ExpectUntil(b"\r\n\r\n"), Send(SWITCHED + b"bye"), HalfClose(), ExpectEnd()]
+    )
+    with RawClient(proxy.tls_address, tls=context) as client:
+        client.send(UPGRADE)
+        assert client.read_head()[0].status == 101
+        assert client.read_until_closed() == b"bye"
+        client.send(b"too late")
+        client.close()
+        script.wait()
+    assert proxy.wait_for_records(1)[0].bytes_in == 0
+
+
+def test_a_tunnel_to_an_https_upstream_half_closed_by_the_client(
+    iocproxy: Any, iocproxy_origin_factory: Any
+) -> None:
+    origin = iocproxy_origin_factory(tls=True)
+    proxy = iocproxy(upstream=origin)
+    script = origin.script(
+        [ExpectUntil(b"\r\n\r\n"), Send(SWITCHED), Expect(b"bye"), ExpectEnd(), Send(b"and good night"), Close()]
+    )
+    with RawClient(proxy.address) as client:
+        client.send(UPGRADE)
+        assert client.read_head()[0].status == 101
+        client.send(b"bye")
+        client.half_close()
+        assert client.read_until_closed() == b"and good night"
+        script.wait()
+    assert proxy.wait_for_records(1)[0].error == ""
 
 
 def test_an_upstream_that_resets_a_tunnel(any_front: Any) -> None:
