@@ -20,6 +20,7 @@ from iocproxy.middleware.access_log import AccessRecords
 from iocproxy.middleware.connection_limits import ConnectionLimits
 from iocproxy.middleware.request_limits import RequestLimits, RequestWindow
 from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.resolver import Resolver
 from iocproxy.net.tasks import Tasks
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
@@ -38,6 +39,7 @@ class Surroundings:
     counters: Counters
     tasks: Tasks
     wheel: DeadlineWheel
+    resolver: Resolver
     executor: ThreadPoolExecutor
     access: AccessLog | None
     on_record: Callable[[Record], None] | None
@@ -113,6 +115,7 @@ def _upstreams(
                 limits=head,
                 timeouts=config.timeouts,
                 wheel=around.wheel,
+                resolver=around.resolver,
                 executor=around.executor,
                 counters=around.counters,
                 log=around.log,

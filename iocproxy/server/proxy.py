@@ -32,6 +32,7 @@ from iocproxy.net.address import Address
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.listener import Listener
 from iocproxy.net.memory import keep_buffers_on_the_heap
+from iocproxy.net.resolver import Resolver
 from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
 from iocproxy.server.assembly import Assembly, Surroundings, assemble
@@ -134,6 +135,7 @@ class Proxy:
             counters=self._counters,
             tasks=Tasks(self._log),
             wheel=DeadlineWheel(loop),
+            resolver=Resolver(loop),
             executor=executor,
             access=self._access_log(),
             on_record=self._on_record,
@@ -277,6 +279,7 @@ class Proxy:
                     server.abort()
         if around is not None:
             await around.tasks.close()
+            around.resolver.close()
             around.wheel.stop()
             await _in_thread(functools.partial(_join, around))
         if self._phase is not Phase.STARTING:
@@ -286,7 +289,10 @@ class Proxy:
 
 
 def _join(around: Surroundings) -> None:
-    """Blocking: what is under way in the executor is waited for, the access log is written out."""
+    """Blocking: what is under way in the executor (CPU work only) is waited for, the access log is written out.
+
+    Name lookups are not waited for: they have threads of their own (`Resolver`).
+    """
     if around.access is not None:
         around.access.close()
     around.executor.shutdown(wait=True, cancel_futures=True)

@@ -27,12 +27,13 @@ The states, each with what holds in it (`_State`):
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
   one iteration, which loses data on Proactor.
 * Ends. A close_notify is an end of file like any other: `inner.eof_received`, and if that returns True the
-  connection stays half-open. `write_eof` sends ours. With TLS 1.3 it ends one direction (RFC 8446 section 6.1), and what
-  the other side still says is delivered. With TLS 1.2 the other side has to close at once and to discard what it was
-  about to say (RFC 5246 section 7.2.1): nothing more is delivered, only its end is told. A FIN without one may be an attacker's: what came before it is delivered, and then
+  connection stays half-open. A FIN without one may be an attacker's: what came before it is delivered, and then
   `inner.connection_lost` gets a ProxyError that says so (on an idle keep-alive connection that is nothing to worry
   about: many clients leave like this). Our own close sends close_notify and does not wait for the answer; whoever
   calls `close` owns the timer that calls `abort`.
+* Ending our side only (`write_eof`). With TLS 1.3 close_notify ends one direction (RFC 8446 section 6.1): HALF, where
+  what the other side still says is delivered. With TLS 1.2 it asks the other side to close at once and to discard
+  what it was about to say (RFC 5246 section 7.2.1): ENDED, where nothing is delivered and only the end is told.
 """
 
 from __future__ import annotations

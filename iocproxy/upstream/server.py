@@ -17,6 +17,8 @@ from iocproxy.http1.response import ResponseHeadParser
 from iocproxy.net.attach import attach
 from iocproxy.net.connect import open_socket
 from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.lookup import Target
+from iocproxy.net.resolver import Resolver
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import TlsLink, UpstreamTls
 from iocproxy.upstream.connection import UpstreamConnection
@@ -41,6 +43,7 @@ class UpstreamServer:
         limits: HeadLimits,
         timeouts: Timeouts,
         wheel: DeadlineWheel,
+        resolver: Resolver,
         executor: ThreadPoolExecutor,
         counters: Counters,
         log: FilteringBoundLogger,
@@ -54,6 +57,7 @@ class UpstreamServer:
         self._parser = ResponseHeadParser(limits)
         self._timeouts = timeouts
         self._wheel = wheel
+        self._resolver = resolver
         self._executor = executor
         self._counters = counters
         self._log = log
@@ -85,24 +89,27 @@ class UpstreamServer:
 
     async def connect(self) -> UpstreamConnection:
         """A new connection, or one that became idle while waiting for a place. Raises `ProxyError`."""
-        waiting = False
+        waiting = ""  # for what, "" for the server itself
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 while len(self._open) + self._connecting >= self._max_connections:
                     connection = self.idle()  # one may have been given back since the exchange looked
                     if connection is not None:
                         return connection
-                    waiting = True
+                    waiting = "place"
                     await self._place()
-                    waiting = False
+                    waiting = ""
                 self._connecting += 1
                 try:
-                    return await self._connect()
+                    waiting = "address"
+                    targets = await self._resolver.resolve(self._server.host, self._server.port)
+                    waiting = ""
+                    return await self._connect(targets)
                 finally:
                     self._connecting -= 1
                     self._wake()
         except TimeoutError:
-            error = self._busy() if waiting else self._error("connecting took too long", "connection_timeout", 504)
+            error = self._too_late(waiting)
         except socket.gaierror as failure:
             error = self._error(f"the name {self._server.host} was not found: {failure}", "dns_error")
         except ConnectionRefusedError as failure:
@@ -115,9 +122,9 @@ class UpstreamServer:
             self._counters.upstream_connect_failures += 1
         raise error
 
-    async def _connect(self) -> UpstreamConnection:
+    async def _connect(self, targets: list[Target]) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
-        sock = await open_socket(self._server.host, self._server.port, executor=self._executor)
+        sock = await open_socket(targets, self.name)
         connection = UpstreamConnection(self, self._limits, self._parser, self._timeouts, self._wheel.timer)
         if self._tls is None:
             await attach(loop, sock, connection)
@@ -153,6 +160,13 @@ class UpstreamServer:
             link.handshake_timed_out()
             connection.abort()
             raise
+
+    def _too_late(self, waiting: str) -> ProxyError:
+        if waiting == "place":
+            return self._busy()
+        if waiting == "address":
+            return self._error(f"looking up {self._server.host} took too long", "dns_timeout", 504)
+        return self._error("connecting took too long", "connection_timeout", 504)
 
     def _error(self, why: str, proxy_status: str, status: int = 502) -> ProxyError:
         return ProxyError(

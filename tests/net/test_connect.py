@@ -1,18 +1,13 @@
 import asyncio
+import errno
 import gc
 import socket
-import threading
-from concurrent.futures import ThreadPoolExecutor
+import sys
 
 import pytest
 
 from iocproxy.net.connect import _take_turns, open_socket
-
-
-@pytest.fixture
-def executor():
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
+from iocproxy.net.connect_errors import is_ours, told_as
 
 
 @pytest.fixture
@@ -23,49 +18,78 @@ def closed_port():
         yield sock.getsockname()[1]
 
 
-async def test_a_literal_address_needs_no_lookup():
-    used = ThreadPoolExecutor(1)
-    used.shutdown()  # would raise if it were asked
+FOUR = socket.AF_INET
+
+
+async def test_a_socket_set_up_for_a_transport():
     with socket.create_server(("127.0.0.1", 0)) as origin:
-        sock = await open_socket(*origin.getsockname(), executor=used)
+        sock = await open_socket([(FOUR, origin.getsockname())], "origin")
         with sock:
             assert sock.getpeername() == origin.getsockname()
             assert not sock.getblocking()
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-async def test_a_name_is_looked_up_in_the_executor(executor):
+async def test_the_next_address_is_tried(closed_port):
     with socket.create_server(("127.0.0.1", 0)) as origin:
-        port = origin.getsockname()[1]
-        with await open_socket("localhost", port, executor=executor) as sock:
+        targets = [(FOUR, ("127.0.0.1", closed_port)), (FOUR, origin.getsockname())]
+        with await open_socket(targets, "origin") as sock:
             assert sock.getpeername() == origin.getsockname()
 
 
-async def test_a_refusal_names_every_address_tried(executor, closed_port):
-    with pytest.raises(ConnectionRefusedError, match=rf"cannot connect to localhost:{closed_port}: ") as caught:
-        await open_socket("localhost", closed_port, executor=executor)
+async def test_a_refusal_names_every_address_tried(closed_port):
+    targets = [(FOUR, ("127.0.0.1", closed_port)), (FOUR, ("127.0.0.2", closed_port))]
+    with pytest.raises(ConnectionRefusedError, match=r"cannot connect to a\.test:80: ") as caught:
+        await open_socket(targets, "a.test:80")
     assert f"127.0.0.1:{closed_port} (" in str(caught.value)
+    assert f"127.0.0.2:{closed_port} (" in str(caught.value)
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example"])
-async def test_a_name_without_an_address_is_a_gaierror(executor, host):
-    with pytest.raises(socket.gaierror):
-        await open_socket(host, 80, executor=executor)
+class Failing:
+    """A loop whose connects fail, each address in its own way."""
+
+    def __init__(self, failures):
+        self._failures = failures
+
+    async def sock_connect(self, _sock, address):
+        raise self._failures[address]
 
 
-async def test_cancelling_the_lookup_leaves_nothing(executor):
-    release = threading.Event()
-    executor.submit(release.wait)  # the only thread is busy, so the lookup waits
-    opening = asyncio.create_task(open_socket("localhost", 9, executor=executor))
-    await asyncio.sleep(0)
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
-    release.set()
+def failure(number, winerror):
+    return OSError(0, "", None, winerror) if sys.platform == "win32" else OSError(number, "")
 
 
-async def test_cancelling_the_connect_leaves_no_socket(executor):
+@pytest.mark.parametrize("turn", [1, -1])
+async def test_what_the_other_side_said_counts_for_more(turn):
+    """An address that this machine cannot connect from is no reason to blame the machine when another one refused."""
+    six, four = ("::1", 9), ("127.0.0.1", 9)
+    loop = Failing({six: failure(errno.EADDRNOTAVAIL, 10049), four: failure(errno.ECONNREFUSED, 10061)})
+    targets = [(FOUR, six), (FOUR, four)][::turn]
+    with pytest.raises(OSError, match=r"cannot connect to a\.test:9: ") as caught:
+        await open_socket(targets, "a.test:9", loop=loop)
+    assert not is_ours(caught.value)
+    with pytest.raises(OSError, match=r"cannot connect to a\.test:9: ") as caught:
+        await open_socket([(FOUR, six)], "a.test:9", loop=loop)
+    assert is_ours(caught.value)
+
+
+def test_which_errors_are_ours():
+    if sys.platform == "win32":
+        ours = [OSError(0, "", None, code) for code in (8, 1450, 10024, 10049, 10055)]
+        theirs = [OSError(0, "", None, code) for code in (121, 1225, 1231, 10051, 10054, 10060, 10061)]
+    else:
+        names = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EADDRNOTAVAIL")
+        ours = [OSError(getattr(errno, name), "") for name in names]
+        theirs = [OSError(code, "") for code in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ETIMEDOUT)]
+    assert all(map(is_ours, ours))
+    assert not any(map(is_ours, [*theirs, socket.gaierror(socket.EAI_NONAME, "")]))
+    again = [told_as(exc, "why") for exc in [*ours, *theirs]]
+    assert [is_ours(exc) for exc in again] == [True] * len(ours) + [False] * len(theirs)
+    assert {exc.strerror for exc in again} == {"why"}
+
+
+async def test_cancelling_the_connect_leaves_no_socket():
     # A full backlog: Linux leaves further connects unanswered. Where they are answered, the time limit is not reached.
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
@@ -74,7 +98,7 @@ async def test_cancelling_the_connect_leaves_no_socket(executor):
         try:
             async with asyncio.timeout(0.2):
                 while len(opened) < 600:
-                    opened.append(await open_socket(*full.getsockname(), executor=executor))
+                    opened.append(await open_socket([(FOUR, full.getsockname())], "full"))
         except (TimeoutError, ConnectionRefusedError):
             pass
         for sock in opened:

@@ -190,9 +190,7 @@ def test_a_tunnel_over_tls_1_2_half_closed_by_the_upstream_ends_both_ways(
     proxy = iocproxy(upstream=iocproxy_origin, tls=True)
     context = iocproxy_certificates.client_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    script = iocproxy_origin.script(
-        [ExpectUntil(b"\r\n\r\n"), Send(SWITCHED + b"bye"), HalfClose(), ExpectEnd()]
-    )
+    script = iocproxy_origin.script([ExpectUntil(b"\r\n\r\n"), Send(SWITCHED + b"bye"), HalfClose(), ExpectEnd()])
     with RawClient(proxy.tls_address, tls=context) as client:
         client.send(UPGRADE)
         assert client.read_head()[0].status == 101
@@ -203,9 +201,7 @@ def test_a_tunnel_over_tls_1_2_half_closed_by_the_upstream_ends_both_ways(
     assert proxy.wait_for_records(1)[0].bytes_in == 0
 
 
-def test_a_tunnel_to_an_https_upstream_half_closed_by_the_client(
-    iocproxy: Any, iocproxy_origin_factory: Any
-) -> None:
+def test_a_tunnel_to_an_https_upstream_half_closed_by_the_client(iocproxy: Any, iocproxy_origin_factory: Any) -> None:
     origin = iocproxy_origin_factory(tls=True)
     proxy = iocproxy(upstream=origin)
     script = origin.script(
