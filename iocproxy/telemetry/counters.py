@@ -37,6 +37,7 @@ class Counters:
         "responses",
         "tunnels_open",
         "upstream_connect_failures",
+        "upstream_connect_shortages",
         "upstream_connects",
         "upstream_retries",
         "upstream_reused",
@@ -71,6 +72,7 @@ class Counters:
         # upstreams
         self.upstream_connects = 0  #: connections made
         self.upstream_connect_failures = 0  #: refused, unreachable, timed out, or a failed handshake
+        self.upstream_connect_shortages = 0  #: not even tried, for want of files, ports or memory of ours
         self.upstream_reused = 0  #: requests that went out on a pooled connection
         self.upstream_retries = 0  #: requests sent once more after a pooled connection turned out stale
         # the access log
@@ -102,6 +104,7 @@ class Counters:
             "tunnels_open": self.tunnels_open,
             "upstream_connects": self.upstream_connects,
             "upstream_connect_failures": self.upstream_connect_failures,
+            "upstream_connect_shortages": self.upstream_connect_shortages,
             "upstream_reused": self.upstream_reused,
             "upstream_retries": self.upstream_retries,
             "access_dropped": self.access_dropped,

@@ -16,6 +16,7 @@ from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.response import ResponseHeadParser
 from iocproxy.net.attach import attach
 from iocproxy.net.connect import open_socket
+from iocproxy.net.connect_errors import is_ours
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.lookup import Target
 from iocproxy.net.resolver import Resolver
@@ -25,6 +26,9 @@ from iocproxy.upstream.connection import UpstreamConnection
 
 #: Exchanges that may wait for one server's connections; more are answered 503 at once.
 MAX_WAITING = 1024
+
+#: Failures for want of files, ports or memory less than this far apart (seconds) are one episode and logged once.
+EPISODE = 10.0
 
 
 class UpstreamServer:
@@ -66,6 +70,7 @@ class UpstreamServer:
         self._connecting = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self._last_shortage = float("-inf")
 
     def __repr__(self) -> str:
         return (
@@ -115,10 +120,11 @@ class UpstreamServer:
         except ConnectionRefusedError as failure:
             error = self._error(failure.strerror or str(failure), "connection_refused")
         except OSError as failure:
-            error = self._error(failure.strerror or str(failure), "destination_unavailable")
+            why = failure.strerror or str(failure)
+            error = self._shortage(why) if is_ours(failure) else self._error(why, "destination_unavailable")
         except ProxyError as failure:
             error = failure
-        if error.proxy_status != "connection_limit_reached":
+        if error.side is Side.UPSTREAM:
             self._counters.upstream_connect_failures += 1
         raise error
 
@@ -167,6 +173,17 @@ class UpstreamServer:
         if waiting == "address":
             return self._error(f"looking up {self._server.host} took too long", "dns_timeout", 504)
         return self._error("connecting took too long", "connection_timeout", 504)
+
+    def _shortage(self, why: str) -> ProxyError:
+        """Nothing is left to connect with: no other server can be reached either, and none is to blame."""
+        self._counters.upstream_connect_shortages += 1
+        now = self._wheel.time()
+        if now - self._last_shortage > EPISODE:
+            self._log.warning("connect_shortage", server=self.name, error=why)
+        self._last_shortage = now
+        return ProxyError(
+            why, side=Side.PROXY, stage="connect", status=503, retryable=False, proxy_status="proxy_internal_error"
+        )
 
     def _error(self, why: str, proxy_status: str, status: int = 502) -> ProxyError:
         return ProxyError(
