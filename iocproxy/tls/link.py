@@ -568,9 +568,17 @@ class TlsLink(asyncio.Protocol):
                 self._transport.abort()
 
     def _fail(self, error: ProxyError) -> None:
-        """TLS is broken: send the alert and close. `inner.connection_lost` follows with `error`."""
+        """TLS is broken or cut short: send the alert, if there is one, and close. `inner.connection_lost` follows with
+        `error`.
+
+        Never a close_notify: what `inner` has written so far may be half a message, and the FIN that cut us short may
+        be an attacker's, who would have us call that half complete.
+        """
         if self._state is _OPEN:
-            self._close_with(error, self._pipeline.take_outgoing() or self._pipeline.close_notify())
+            alert = self._pipeline.take_outgoing()
+            if not alert:
+                self._pipeline.close_notify()  # not to be sent: for the session's sake
+            self._close_with(error, alert)
         elif self._state is _HALF:
             self._close_with(error, b"")  # nothing may follow our close_notify
 

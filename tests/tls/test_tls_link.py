@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from iocproxy.errors import ProxyError, Side
+from iocproxy.net.endings import reset_when_closed
 from iocproxy.tls import CertificateStore, UpstreamTls, client_context
 from iocproxy.tls.pipeline import Ended, TlsPipeline
 
@@ -189,7 +190,7 @@ class Shaken:
             while piece := self.pipeline.read():
                 got += piece
         self.pipeline.feed_eof()
-        return got, self.pipeline.ended
+        return got + self.pipeline.read(), self.pipeline.ended
 
 
 def ends_after_one(recorder, links: list, **options):
@@ -563,6 +564,41 @@ async def test_truncation_is_not_an_end(serve, recorder, store, trusting) -> Non
     assert bytes(made.inner.data) == b"half a mess"
     assert made.inner.calls == ["made", "lost"]
     await shut(writer)
+
+
+@pytest.mark.parametrize("how", ["a bare FIN came", "abort", "reset"])
+async def test_what_was_cut_short_does_not_end_with_close_notify(serve, recorder, store, trusting, how) -> None:
+    """Half an answer whose end is the connection's must not look whole. For a FIN that an attacker has made, least of
+    all (RFC 8446 section 6.1)."""
+
+    def answer(_data: bytes) -> None:
+        made.link.write(b"half an ans")
+        if how == "reset":
+            reset_when_closed(made.link)
+        if how != "a bare FIN came":
+            loop.call_soon(made.link.abort)
+
+    running = await serve(store, lambda: recorder(answer))
+    loop = asyncio.get_running_loop()
+
+    def client() -> Ended | None:
+        with Shaken(running.address, trusting()) as shaken:
+            shaken.sock.sendall(shaken.pipeline.write(b"ask"))
+            if how == "a bare FIN came":
+                got = b""
+                while got != b"half an ans":
+                    shaken.pipeline.feed(shaken.sock.recv(65536))
+                    got += shaken.pipeline.read()
+                shaken.sock.shutdown(socket.SHUT_WR)
+            try:
+                return shaken.read_to_fin()[1]
+            except ConnectionError:
+                return None
+
+    done = asyncio.create_task(asyncio.to_thread(client))
+    made = await running.links.get()
+    await made.inner.lost
+    assert await done in {None, Ended.TRUNCATED}
 
 
 async def test_our_close_is_clean(serve, recorder, store, trusting) -> None:

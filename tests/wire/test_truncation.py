@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from typing import Any
@@ -62,6 +63,29 @@ def test_over_tls_no_close_notify_pretends_completeness(
         go.set()
         with pytest.raises((ssl.SSLEOFError, ConnectionError)):
             client.sock.recv(100)
+
+
+def test_a_fin_without_close_notify_is_not_answered_with_one(
+    iocproxy: Any, iocproxy_origin: Any, iocproxy_certificates: Any
+) -> None:
+    """Anybody on the way can send a FIN in the client's name. The half that the client has got must not look whole."""
+    from iocproxy.testing import RawClient
+
+    proxy = iocproxy(upstream=iocproxy_origin, tls=True)
+    go = threading.Event()
+    iocproxy_origin.on(
+        "GET", "/x", respond=[Send(b"HTTP/1.1 200 OK\r\n\r\nfirst"), WaitFor(go), Send(b"last"), Close()]
+    )
+    try:
+        with RawClient(proxy.tls_address, tls=iocproxy_certificates) as client:
+            client.send(b"GET /x HTTP/1.0\r\nHost: a.test\r\n\r\n")
+            client.read_until(b"\r\n\r\nfirst")
+            socket.socket.shutdown(client.sock, socket.SHUT_WR)  # beneath TLS
+            with pytest.raises((ssl.SSLEOFError, ConnectionError)):
+                client.sock.recv(100)
+    finally:
+        go.set()
+    assert proxy.wait_for_records(1)[0].error.startswith("client: ")
 
 
 def test_a_tls_upstream_whose_end_is_not_authentic(iocproxy: Any, iocproxy_origin_factory: Any) -> None:
