@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import sys
+import threading
 from typing import TextIO
 
 from rich.console import Console
@@ -20,6 +21,9 @@ from rich.text import Text
 
 from iocproxy.errors import ConfigError
 from iocproxy.telemetry.lines import Lines, printable, wants_colours
+
+#: How long the standard streams may take for what is left in their buffers, in seconds.
+_FLUSHING = 1.0
 
 
 def prepare() -> None:
@@ -45,8 +49,17 @@ def faults(error: ConfigError) -> None:
         warn(printable(str(fault)))
 
 
-def settle() -> None:
-    """Just before the end: what can no longer be flushed would make Python exit with 120 and a complaint."""
+def settle(code: int) -> None:
+    """Just before the process ends with `code`: what can no longer be flushed would make Python exit with 120 and a
+    complaint, and what nobody takes would keep it from ending at all."""
+    flushing = threading.Thread(target=_flush, name="iocproxy-flush", daemon=True)
+    flushing.start()
+    flushing.join(_FLUSHING)
+    if flushing.is_alive():
+        os._exit(code)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -14,8 +14,11 @@ from iocproxy.cli.options import Options, in_options, resolve
 from iocproxy.config import Config, Logging
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.server import Proxy
-from iocproxy.telemetry import LogFormat, Logger, stream_logger
+from iocproxy.telemetry import LogFormat, Logger, Writer, stream_logger
 from iocproxy.workers import run
+
+#: How long standard output may take for the last lines, in seconds.
+_LAST_LINES = 3.0
 
 
 def serve(options: Options) -> int:
@@ -30,32 +33,40 @@ def serve(options: Options) -> int:
 
 
 def _serve(config: Config) -> int:
-    log = _logger(config.logging)
+    with _log(config.logging) as (log, out):
 
-    @asynccontextmanager
-    async def opening() -> AsyncIterator[Proxy]:
-        yield Proxy(config, log=log, access_stream=sys.stdout)
+        @asynccontextmanager
+        async def opening() -> AsyncIterator[Proxy]:
+            yield Proxy(config, log=log, access_stream=out)
 
-    return run(opening, log=log)
+        return run(opening, log=log)
 
 
 def _serve_demo(options: Options) -> int:
     logging = Logging(**options.logging)
-    log = _logger(logging)
     demo = Demo(options.listen, logging)
+    with _log(logging) as (log, out):
 
-    def started(proxy: Proxy) -> None:
-        # Among JSON lines a text for people would be one that no program can read.
-        (output.warn if logging.format == "json" else output.say)(demo.greeting(proxy))
+        def started(proxy: Proxy) -> None:
+            # Among JSON lines a text for people would be one that no program can read.
+            (output.warn if logging.format == "json" else out.write)(demo.greeting(proxy))
 
+        try:
+            return run(lambda: demo.proxy(log, out), log=log, started=started)
+        except ConfigError as error:
+            raise ConfigError(map(_way_out, in_options(error).faults)) from None
+
+
+@contextmanager
+def _log(logging: Logging) -> Iterator[tuple[Logger, Writer]]:
+    """Standard output, written by a thread: nobody who reads it slowly, or not at all, holds the event loop up."""
+    form = cast("LogFormat", logging.format)
+    out = Writer(sys.stdout, form)
+    out.start()
     try:
-        return run(lambda: demo.proxy(log, sys.stdout), log=log, started=started)
-    except ConfigError as error:
-        raise ConfigError(map(_way_out, in_options(error).faults)) from None
-
-
-def _logger(logging: Logging) -> Logger:
-    return stream_logger(cast("LogFormat", logging.format), logging.level, sys.stdout)
+        yield stream_logger(form, logging.level, out), out
+    finally:
+        out.close(_LAST_LINES)
 
 
 def _way_out(fault: Fault) -> Fault:

@@ -37,7 +37,7 @@ from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
 from iocproxy.server.assembly import Assembly, Surroundings, assemble
 from iocproxy.server.material import Material, load_material
-from iocproxy.telemetry import AccessLog, Counters, LogFormat, library_logger
+from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
 
 
@@ -57,7 +57,8 @@ class Proxy:
 
     `clock` is what the limits go by (seconds, never back). `log` takes events; without it they go to the standard
     library's logger "iocproxy". `access_stream` takes the lines about requests where the configuration names no
-    `access_file`; without either they go to the logger "iocproxy.access". `on_record` is called with the `Record` of
+    `access_file` (a `Writer` is started and closed by whoever made it); without either they go to the logger
+    "iocproxy.access". `on_record` is called with the `Record` of
     each request, on the loop's thread.
     """
 
@@ -67,7 +68,7 @@ class Proxy:
         *,
         clock: Clock = monotonic,
         log: FilteringBoundLogger | None = None,
-        access_stream: TextIO | None = None,
+        access_stream: TextIO | Writer | None = None,
         on_record: Callable[[Record], None] | None = None,
     ) -> None:
         self.config = config
@@ -106,6 +107,15 @@ class Proxy:
                 for name, group in self._assembly.upstreams.items()
             }
         return stats
+
+    def reopen_access_log(self) -> None:
+        """Open `access_file` anew, after it was renamed; what is not written yet goes to the new file. From any thread.
+
+        Does nothing where there is no such file. When it cannot be opened, the log says so and the old one stays in
+        use.
+        """
+        if self._around is not None and self._around.access is not None:
+            self._around.access.reopen()
 
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from iocproxy.telemetry.access import AccessLog
 from iocproxy.telemetry.counters import Counters
-from iocproxy.telemetry.log import LogFormat, Logger, library_logger, stream_logger
+from iocproxy.telemetry.lines import LogFormat
+from iocproxy.telemetry.log import Logger, library_logger, stream_logger
+from iocproxy.telemetry.writer import Writer
 
-__all__ = ["AccessLog", "Counters", "LogFormat", "Logger", "library_logger", "stream_logger"]
+__all__ = ["AccessLog", "Counters", "LogFormat", "Logger", "Writer", "library_logger", "stream_logger"]

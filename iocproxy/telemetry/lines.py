@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TextIO
+from typing import Literal, TextIO
 
 import structlog
+
+LogFormat = Literal["console", "json"]
 
 _NEEDS_QUOTES = re.compile(r"[\s=\"'\\]")
 

@@ -4,7 +4,7 @@ Two loggers of one kind, both made of structlog with every setting given explici
 `structlog.configure` or configures `logging`: a program that embeds a proxy keeps its own settings, and two proxies
 with two loggers do not meet.
 
-Cost: an event is for what is rare (a listener, a reload, a fault). What happens once a request goes to `AccessLog`.
+Cost: an event is for what is rare (a listener, a refusal, a fault). What happens once a request goes to `AccessLog`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.dev import ConsoleRenderer, plain_traceback
@@ -21,12 +21,11 @@ from structlog.processors import JSONRenderer, add_log_level, format_exc_info
 from structlog.stdlib import filter_by_level
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
-from iocproxy.telemetry.lines import Lines, printable, shown, wants_colours
+from iocproxy.telemetry.lines import Lines, LogFormat, printable, shown, wants_colours
+from iocproxy.telemetry.writer import Writer
 
 #: ``log.info("event", key=value)``, ``debug``, ``warning``, ``error``, ``exception``, ``bind(key=value)``.
 Logger = FilteringBoundLogger
-
-LogFormat = Literal["console", "json"]
 
 
 def library_logger() -> Logger:
@@ -42,11 +41,16 @@ def library_logger() -> Logger:
     return _wrap(target, "notset", [filter_by_level, _to_logging])
 
 
-def stream_logger(format: LogFormat, level: str, stream: TextIO) -> Logger:  # noqa: A002 - the key's name in the file
+def stream_logger(
+    format: LogFormat,  # noqa: A002 - the key's name in the file
+    level: str,
+    stream: TextIO | Writer,
+) -> Logger:
     """A logger that writes to `stream`, one line an event (and a traceback indented below it on the console).
 
     `level` is debug, info, warning, error or critical. Raises ValueError for another level or format. A stream that
-    can no longer be written loses the line and nothing else: no caller is hurt by its log.
+    can no longer be written loses the line and nothing else: no caller is hurt by its log. One that nobody reads
+    blocks the caller, in the end; a `Writer` never does, and is what an event loop's thread logs to.
     """
     if level not in {"debug", "info", "warning", "error", "critical"}:
         raise ValueError(f"level {level!r}: allowed are debug, info, warning, error, critical")
@@ -54,12 +58,12 @@ def stream_logger(format: LogFormat, level: str, stream: TextIO) -> Logger:  # n
     if format == "json":
         processors += [JSONRenderer(default=_plain, separators=(",", ":"))]
     elif format == "console":
-        colours = wants_colours(stream)
+        colours = stream.colours if isinstance(stream, Writer) else wants_colours(stream)
         console = ConsoleRenderer(colors=colours, exception_formatter=plain_traceback, sort_keys=False)
         processors += [_escape, console]
     else:
         raise ValueError(f"format {format!r}: allowed are console, json")
-    return _wrap(_Writer(stream), level, processors)
+    return _wrap(_End(stream), level, processors)
 
 
 def _wrap(target: object, level: str, processors: list[Processor]) -> Logger:
@@ -74,13 +78,13 @@ def _wrap(target: object, level: str, processors: list[Processor]) -> Logger:
     return cast("Logger", lazy.bind())
 
 
-class _Writer:
+class _End:
     """The end of the chain: structlog calls the method that the level is named after."""
 
     __slots__ = ("_lines",)
 
-    def __init__(self, stream: TextIO) -> None:
-        self._lines = Lines(stream)
+    def __init__(self, stream: TextIO | Writer) -> None:
+        self._lines = stream if isinstance(stream, Writer) else Lines(stream)
 
     def _write(self, line: str) -> None:
         # A closed pipe or a full disk: there is nowhere left to say so, and the caller is in the middle of a request.

@@ -1,4 +1,4 @@
-"""One `Record` as one line: JSON for machines, columns for people. Called by the access log's thread, in slices.
+"""One `Record` as one line: JSON for machines, columns for people. Called by a writer's thread, in slices.
 
 The JSON is put together by hand because `json.dumps` of a dict costs several times as much; strings go through the C
 function that json itself uses. The shape is that of ``stream_logger("json", …)``: timestamp, level, event, the rest.
@@ -21,18 +21,20 @@ _HTTP = {11: "1.1", 10: "1.0"}
 _TAILS = 1_024  # line ends kept; a proxy with more combinations than this starts over
 
 
-class RequestFormat(Protocol):
-    """How the access log says things. Lines come joined by line feeds, without the last one.
+class LineFormat(Protocol):
+    """How a writer says things. Lines come joined by line feeds, without the last one.
 
     `slice` is how many records make about half a millisecond's work.
     """
 
     slice: int
 
-    def requests(self, records: Iterable[Record]) -> str: ...
+    def lines(self, items: Iterable[Record | str]) -> str:
+        """Records in this format; text is an event's, and finished."""
+        ...
 
-    def dropped(self, count: int, now: float) -> str:
-        """The line that stands for `count` records that are missing; `now` in seconds since the epoch."""
+    def missing(self, event: str, count: int, now: float) -> str:
+        """The line that stands for `count` lines that are not there; `now` in seconds since the epoch."""
         ...
 
 
@@ -67,11 +69,11 @@ class JsonFormat:
         self._stamp = _Stamp()
         self._tails: dict[tuple[str, str, int, str, bool], str] = {}
 
-    def requests(self, records: Iterable[Record]) -> str:
-        return "\n".join([self._request(*record) for record in records])
+    def lines(self, items: Iterable[Record | str]) -> str:
+        return "\n".join([item if isinstance(item, str) else self._request(*item) for item in items])
 
-    def dropped(self, count: int, now: float) -> str:
-        return f'{{"timestamp":"{self._stamp(now)}","level":"warning","event":"requests_not_logged","dropped":{count}}}'
+    def missing(self, event: str, count: int, now: float) -> str:
+        return f'{{"timestamp":"{self._stamp(now)}","level":"warning","event":"{event}","dropped":{count}}}'
 
     def _request(
         self,
@@ -129,11 +131,11 @@ class ConsoleFormat:
         self._key = f" {cyan}%s{off}=%s"
         self._stamp = _Stamp()
 
-    def requests(self, records: Iterable[Record]) -> str:
-        return "\n".join(map(self._request, records))
+    def lines(self, items: Iterable[Record | str]) -> str:
+        return "\n".join([item if isinstance(item, str) else self._request(item) for item in items])
 
-    def dropped(self, count: int, now: float) -> str:
-        return self._what % (self._stamp(now), "warning", "requests_not_logged", self._key % ("dropped", count))
+    def missing(self, event: str, count: int, now: float) -> str:
+        return self._what % (self._stamp(now), "warning", event, self._key % ("dropped", count))
 
     def _request(self, record: Record) -> str:
         key = self._key

@@ -22,11 +22,14 @@ CONSOLE = Path(__file__).with_name("console.py")
 class Command:
     """``python -m iocproxy …`` as a child; `lines` grows while it runs."""
 
-    def __init__(self, arguments, cwd, environ, *, interruptible=False, read_until=None):
+    def __init__(self, arguments, cwd, environ, *, interruptible=False, read_until=None, hold_after=None):
         """`interruptible`: `interrupt` may be called, which on Windows takes a console for it alone. `read_until`: its
-        output is closed after a line with this text, as ``head`` would."""
+        output is closed after a line with this text, as ``head`` would. `hold_after`: its output is not read any
+        further after a line with this text, until `read_on`."""
         self.lines = []
         self._last = read_until
+        self._hold_after = hold_after
+        self.held, self._read_on = threading.Event(), threading.Event()
         self._changed = threading.Condition()
         self._ended = False
         self._console = interruptible and sys.platform == "win32"
@@ -58,12 +61,19 @@ class Command:
             if self._last is not None and self._last in self.lines[-1]:
                 self.process.stdout.close()
                 break
+            if self._hold_after is not None and self._hold_after in self.lines[-1]:
+                self._hold_after = None
+                self.held.set()
+                self._read_on.wait()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def _read_errors(self):
         self._errors.append(self.process.stderr.read().decode().replace("\r\n", "\n"))
+
+    def read_on(self):
+        self._read_on.set()
 
     def wait_for(self, pattern, count=1):
         """The first `count` matches in lines of standard output; a single one alone."""
@@ -110,6 +120,7 @@ class Command:
         else:
             self.process.kill()
         self.process.wait()
+        self.read_on()
         for reader in self._readers:
             reader.join()
         self.process.stdout.close()
@@ -134,9 +145,14 @@ def start_command(environ):
     """Call it with arguments and a directory to start iocproxy there; every one is ended with the module."""
     started = []
 
-    def start(arguments, directory, *, interruptible=False, read_until=None, **variables):
+    def start(arguments, directory, *, interruptible=False, read_until=None, hold_after=None, **variables):
         child = Command(
-            arguments, directory, {**environ, **variables}, interruptible=interruptible, read_until=read_until
+            arguments,
+            directory,
+            {**environ, **variables},
+            interruptible=interruptible,
+            read_until=read_until,
+            hold_after=hold_after,
         )
         started.append(child)
         return child

@@ -194,6 +194,41 @@ def test_a_slow_answer_outlives_ctrl_c(demo, temporary):
     assert list(temporary.iterdir()) == []  # neither certificate nor key are left
 
 
+def test_output_that_nobody_reads_holds_nobody_up(command):
+    """A paused console, a pipe that is full: requests are answered, and Ctrl+C ends it."""
+    child = command("serve", "--listen", "127.0.0.1:0", interruptible=True, hold_after="Stop with Ctrl")
+    (_, plain), (_, secure) = child.addresses(2)
+    assert child.held.wait(PATIENCE)
+    target = "/json?" + "x" * 4_000
+    with RawClient(plain) as client:
+        for _ in range(100):  # more lines than any pipe holds
+            assert client.request("GET", target).status == 200
+        with RawClient(secure) as stranger:  # an event
+            stranger.send(b"GET / HTTP/1.1\r\n\r\n")
+            assert stranger.read_response().status == 400
+        assert client.request("GET", "/json").status == 200
+    child.interrupt()
+    assert child.process.wait(PATIENCE) == 0
+    child.read_on()
+    code, _, wrong = child.finish()
+    assert (code, wrong) == (0, "")
+
+
+def test_output_that_is_read_late_is_complete(command):
+    child = command("serve", "--listen", "127.0.0.1:0", interruptible=True, hold_after="Stop with Ctrl")
+    _, (_, secure) = child.addresses(2)
+    assert child.held.wait(PATIENCE)
+    with RawClient(secure) as stranger:
+        stranger.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert stranger.read_response().status == 400
+    child.read_on()
+    child.wait_for("handshake_failed")
+    child.interrupt()
+    code, said, wrong = child.finish()
+    assert (code, wrong) == (0, "")
+    assert said.endswith("stopped")
+
+
 def test_json_lines_stay_json(command):
     child = command("serve", "--listen", "127.0.0.1:0", "--log-format", "json")
     with RawClient(child.addresses(2)[0][1]) as client:

@@ -100,7 +100,7 @@ def test_a_line_for_every_request(
     file = tmp_path / "access.log"
     proxy = iocproxy(upstream=origin, tls=True, logging={"format": "json", "access_file": str(file)})
     names = {thread.name for thread in threading.enumerate()}
-    assert "iocproxy-access-log" in names
+    assert "iocproxy-log" in names
     with RawClient(proxy.tls_address, tls=iocproxy_certificates) as client:
         assert client.request("POST", "/bytes/500?q=1", headers=[("Host", "shop.test")], body=b"12345").status == 200
     with RawClient(proxy.address) as client:
@@ -111,7 +111,7 @@ def test_a_line_for_every_request(
         assert client.read_response().status == 400
     proxy.wait_for_records(3)
     proxy.stop()
-    assert "iocproxy-access-log" not in {thread.name for thread in threading.enumerate()}
+    assert "iocproxy-log" not in {thread.name for thread in threading.enumerate()}
     secure, old, bad = [json.loads(line) for line in file.read_text(encoding="ascii").splitlines()]
     assert set(secure) == KEYS
     assert secure["duration_ms"] > 0

@@ -83,7 +83,7 @@ def until(happened: Callable[[], object]) -> None:
 
 
 def threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "iocproxy-access-log"]
+    return [thread.name for thread in threading.enumerate() if thread.name == "iocproxy-log"]
 
 
 def written(records: list[Record], form: Any) -> str:
@@ -208,7 +208,7 @@ def test_more_line_ends_than_are_kept() -> None:
 def test_what_is_kept_between_records_is_bounded() -> None:
     form, sizes = JsonFormat(), []
     for number in range(3_000):
-        form.requests([PLAIN._replace(upstream=f"10.0.0.5:{number}")])
+        form.lines([PLAIN._replace(upstream=f"10.0.0.5:{number}")])
         sizes.append(len(form._tails))
     assert max(sizes) == 1_024
 

@@ -10,6 +10,7 @@ def test_exports() -> None:
         "Counters",
         "LogFormat",
         "Logger",
+        "Writer",
         "library_logger",
         "stream_logger",
     ]

@@ -30,15 +30,15 @@ def table(text: str) -> list[str]:
 
 def test_examples_have_the_keys_of_a_request() -> None:
     form = JsonFormat()
-    good, bad = (list(json.loads(form.requests([REQUEST._replace(error=error)]))) for error in ("", "why"))
+    good, bad = (list(json.loads(form.lines([REQUEST._replace(error=error)]))) for error in ("", "why"))
     shown = [json.loads(line) for line in PAGE.splitlines() if line.startswith('{"timestamp"')]
     assert [list(event) for event in shown if event["event"] == "request"] == [good, bad]
-    dropped = list(json.loads(form.dropped(1, 0.0)))
+    dropped = list(json.loads(form.missing("requests_not_logged", 1, 0.0)))
     assert [list(event) for event in shown if event["event"] == "requests_not_logged"] == [dropped]
 
 
 def test_every_key_of_a_request_is_explained() -> None:
-    line = JsonFormat().requests([REQUEST._replace(error="why")])
+    line = JsonFormat().lines([REQUEST._replace(error="why")])
     requests = section("Requests").split("On the console")[0]
     assert table(section("Formats")) + table(requests) == list(json.loads(line))
 

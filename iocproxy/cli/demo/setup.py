@@ -8,14 +8,13 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TextIO
 
 from iocproxy.cli.demo.origin import DemoOrigin
 from iocproxy.config import Config, Logging
 from iocproxy.config.values import RefusedError, read_bind
 from iocproxy.net.address import Address
 from iocproxy.server import Proxy
-from iocproxy.telemetry import Logger
+from iocproxy.telemetry import Logger, Writer
 from iocproxy.tls import self_signed
 
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound
@@ -33,7 +32,7 @@ class Demo:
         self._logging = logging
 
     @asynccontextmanager
-    async def proxy(self, log: Logger, stream: TextIO) -> AsyncIterator[Proxy]:
+    async def proxy(self, log: Logger, out: Writer) -> AsyncIterator[Proxy]:
         """The proxy, not started, with its origin running and the certificate on disk for as long as this is open.
 
         Raises ConfigError for an address that cannot be read.
@@ -47,7 +46,7 @@ class Demo:
                 config = Config(
                     listeners=listeners, upstreams={"demo": {"servers": [origin.url]}}, logging=self._logging
                 )
-                yield Proxy(config, log=log, access_stream=stream)
+                yield Proxy(config, log=log, access_stream=out)
 
     @staticmethod
     def greeting(proxy: Proxy) -> str:
