@@ -21,7 +21,7 @@ from iocproxy.net.sockets import raise_file_limit
 from iocproxy.server import Proxy
 from iocproxy.telemetry import Logger
 from iocproxy.workers.collector import settled_heap
-from iocproxy.workers.signals import stopping_signals
+from iocproxy.workers.signals import signals
 
 #: Makes the proxy on the running loop, not started yet, and takes down afterwards what was made around it.
 Opening = Callable[[], AbstractAsyncContextManager[Proxy]]
@@ -57,7 +57,7 @@ class _Foreground:
 
     async def run(self, opening: Opening) -> int:
         asyncio.get_running_loop().set_exception_handler(self._unhandled)
-        with stopping_signals(self._on_signal):
+        with signals(stop=self._on_signal, reopen=self._on_reopen):
             try:
                 async with opening() as proxy:
                     await self._run(proxy)
@@ -121,6 +121,11 @@ class _Foreground:
             drain=show_duration(self._serving.config.server.drain_timeout),
             hint="a second signal stops at once",
         )
+
+    def _on_reopen(self, name: str) -> None:
+        self._log.info("reopening", signal=name)
+        if self._serving is not None:
+            self._serving.reopen_access_log()
 
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio has nobody to give to: for the log, like everything else."""

@@ -1,4 +1,4 @@
-"""The signals that ask a process to stop, brought to the event loop."""
+"""The signals that ask a process for something, brought to the event loop."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ from types import FrameType
 
 #: Ctrl+C; what service managers send; on Windows also Ctrl+Break. SIGHUP keeps its default.
 STOPPING: tuple[signal.Signals, ...]
+#: What asks for new log files after the old ones were renamed; nginx' choice. Windows has nothing of the kind.
+REOPENING: tuple[signal.Signals, ...]
 if sys.platform == "win32":
     STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK)
+    REOPENING = ()
 else:
     STOPPING = (signal.SIGINT, signal.SIGTERM)
+    REOPENING = (signal.SIGUSR1,)
 
 
 @contextmanager
-def stopping_signals(on_signal: Callable[[str], None]) -> Iterator[None]:
-    """Within it, each of `STOPPING` calls `on_signal` with its name, on the running loop, between two callbacks.
+def signals(*, stop: Callable[[str], None], reopen: Callable[[str], None]) -> Iterator[None]:
+    """Within it, each of `STOPPING` calls `stop` with its name and each of `REOPENING` calls `reopen`, on the running
+    loop, between two callbacks.
 
     For the main thread only, where Python handles signals; elsewhere ValueError or RuntimeError. On leaving, the
     handlers are those from before.
     """
     loop = asyncio.get_running_loop()
-    before = {number: signal.getsignal(number) for number in STOPPING}
+    calls = {**dict.fromkeys(STOPPING, stop), **dict.fromkeys(REOPENING, reopen)}
+    before = {number: signal.getsignal(number) for number in calls}
     _prepare()
-    for number in STOPPING:
-        _install(loop, number, partial(on_signal, number.name))
+    for number, call in calls.items():
+        _install(loop, number, partial(call, number.name))
     try:
         yield
     finally:

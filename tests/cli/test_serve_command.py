@@ -4,16 +4,26 @@ import json
 import signal
 import socket
 import sys
+import time
 
 import pytest
 
 from iocproxy.testing import RawClient
+from iocproxy.testing.patience import PATIENCE
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 
 
 def basic(origin, extra=""):
     return f'[[listeners]]\nbind = "127.0.0.1:0"\n[upstreams.app]\nservers = ["{origin.url}"]\n{extra}'
+
+
+def until(happened):
+    """Wait for what another process does; fails after `PATIENCE` seconds."""
+    deadline = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 # -- serving
@@ -131,6 +141,35 @@ def test_a_reader_that_goes_away_is_no_failure(command, iocproxy_origin):
     proxy.interrupt()
     code, _, wrong = proxy.finish()
     assert (code, wrong) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not rename a file that is open, see docs/logging.md")
+def test_the_access_log_is_rotated_by_a_signal(command, config_file, iocproxy_origin, tmp_path):
+    file, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    proxy = command("serve", "--config", config_file(basic(iocproxy_origin, '[logging]\naccess_file = "access.log"\n')))
+    with RawClient(proxy.address()) as client:
+        assert client.request("GET", "/before").status == 200
+        until(lambda: "/before" in file.read_text())
+        file.rename(old)
+        proxy.signal(signal.SIGUSR1)
+        until(file.exists)
+        assert client.request("GET", "/after").status == 200
+    proxy.signal(signal.SIGTERM)
+    code, said, wrong = proxy.finish()
+    assert (code, wrong) == (0, "")
+    assert "signal=SIGUSR1" in said
+    assert ["/before" in old.read_text(), "/after" in old.read_text()] == [True, False]
+    assert ["/before" in file.read_text(), "/after" in file.read_text()] == [False, True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not rename a file that is open, see docs/logging.md")
+def test_the_signal_to_rotate_does_no_harm_where_there_is_no_file(command, iocproxy_origin):
+    proxy = command("serve", "--listen", "127.0.0.1:0", "--upstream", iocproxy_origin.url)
+    with RawClient(proxy.address()) as client:
+        proxy.signal(signal.SIGUSR1)
+        proxy.wait_for("signal=SIGUSR1")
+        assert client.request("GET", "/").status == 200
+    proxy.wait_for("200 GET")
 
 
 # -- what is refused

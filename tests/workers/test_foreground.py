@@ -15,7 +15,7 @@ from iocproxy.errors import ConfigError
 from iocproxy.testing import RawClient
 from iocproxy.testing.patience import PATIENCE
 from iocproxy.workers.collector import THRESHOLD
-from iocproxy.workers.signals import STOPPING
+from iocproxy.workers.signals import REOPENING, STOPPING
 
 GET = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -51,9 +51,9 @@ def test_a_signal_ends_it_cleanly(foreground, log, settings, number):
             assert client.request("GET", "/").status == 200
         process.signal(number)
 
-    before = [signal.getsignal(each) for each in STOPPING]
+    before = [signal.getsignal(each) for each in STOPPING + REOPENING]
     assert foreground.run(settings, script) == 0
-    assert [signal.getsignal(each) for each in STOPPING] == before
+    assert [signal.getsignal(each) for each in STOPPING + REOPENING] == before
 
     assert log.wait_for("signal")["signal"] == number.name
     assert log.events()[-1] == "stopped"
