@@ -10,7 +10,7 @@ from rich.text import Text
 from iocproxy.cli.options import find_modules_beside
 from iocproxy.config import Config, Listener, Rate, load_config
 from iocproxy.config.values import show_duration
-from iocproxy.server.material import load_material
+from iocproxy.server.material import faults_of, load_material
 from iocproxy.telemetry.lines import printable
 
 
@@ -20,7 +20,7 @@ def check(file: Path) -> Text:
     User middleware is imported and instances are made, which runs its code.
     """
     find_modules_beside(file)
-    config = load_config(file)
+    config = load_config(file, further=faults_of)
     material = load_material(config)
     sections = (
         ("Listeners", [_listener(listener) for listener in config.listeners]),

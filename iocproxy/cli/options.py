@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iocproxy.config import Config, Logging, load_config
+from iocproxy.config import Config, Logging, Parts, load_config
 from iocproxy.errors import ConfigError, Fault
+from iocproxy.server.material import faults_of, load_material
 
 DEFAULT_FILE = Path("iocproxy.toml")
 DEFAULT_LISTEN = "127.0.0.1:8080"
@@ -54,6 +55,11 @@ def resolve(options: Options) -> Config | None:
         config = _from_options(options, wrong) if options.upstream else None
     else:
         config = _from_file(file, options, wrong)
+    if wrong and config is not None:
+        try:
+            load_material(config)
+        except ConfigError as error:
+            wrong += (error if file else in_options(error)).faults
     if wrong:
         raise ConfigError(wrong)
     return config
@@ -114,14 +120,15 @@ def _from_options(options: Options, wrong: list[Fault]) -> Config | None:
     tls: dict[str, Any] = {}
     if options.tls_cert is not None and options.tls_key is not None:
         tls["tls"] = {"certificates": [{"cert": str(options.tls_cert), "key": str(options.tls_key)}]}
+    settings: dict[str, Any] = {
+        "listeners": [{"bind": bind, **tls} for bind in options.listen or [DEFAULT_LISTEN]],
+        "upstreams": {"default": {"servers": list(options.upstream)}},
+        "logging": options.logging,
+    }
     try:
-        return Config(
-            listeners=[{"bind": bind, **tls} for bind in options.listen or [DEFAULT_LISTEN]],
-            upstreams={"default": {"servers": list(options.upstream)}},
-            logging=options.logging,
-        )
+        return Config(**settings)
     except ConfigError as error:
-        wrong += in_options(error).faults
+        wrong += in_options(ConfigError([*error.faults, *faults_of(Parts.of(settings))])).faults
         return None
 
 
@@ -138,7 +145,7 @@ def find_modules_beside(file: Path) -> None:
 def _from_file(file: Path, options: Options, wrong: list[Fault]) -> Config | None:
     find_modules_beside(file)
     try:
-        config = load_config(file)
+        config = load_config(file, further=faults_of)
     except ConfigError as error:
         wrong += error.faults
         return None

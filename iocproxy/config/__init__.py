@@ -8,6 +8,7 @@ from __future__ import annotations
 from iocproxy.config.load import load_config, parse_config
 from iocproxy.config.manual import reference_markdown
 from iocproxy.config.model import Config
+from iocproxy.config.parts import Parts
 from iocproxy.config.schema import config_schema
 from iocproxy.config.sections import (
     Admin,
@@ -46,6 +47,7 @@ __all__ = [
     "Logging",
     "Middleware",
     "Network",
+    "Parts",
     "Rate",
     "RequestLimits",
     "Route",

@@ -32,8 +32,12 @@ def raise_faults(problems: Iterable[Problem]) -> NoReturn:
     for loc, found, allowed in problems:
         file, line = (origin.file, origin.lines.of(loc)) if origin else (None, None)
         faults.append(Fault(spell(loc), found, allowed, file, line))
-    faults.sort(key=lambda fault: (fault.line is None, fault.line or 0))
-    raise ConfigError(faults) from None
+    raise ConfigError(in_order(faults)) from None
+
+
+def in_order(faults: Iterable[Fault]) -> list[Fault]:
+    """In the order of the file; what has no line in it stays as it was, behind."""
+    return sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0))
 
 
 def place(fault: Fault, origin: Source | None) -> Fault:

@@ -5,9 +5,14 @@ Loading them is the last of the checks before anything starts. All faults are co
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
-from iocproxy.config import Config, Tls, Upstream
+from iocproxy.config import Config, Logging, Parts, Tls, Upstream
+from iocproxy.config.faults import in_order
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.middleware import load_middleware
 from iocproxy.tls import CertificateStore, UpstreamTls, client_context, load_certificate
@@ -27,7 +32,7 @@ class Material:
 def load_material(config: Config) -> Material:
     """Load everything. Blocking (reads files, imports modules): not for the event loop's thread.
 
-    Raises `ConfigError` with every fault, in the order of the sections.
+    Raises `ConfigError` with every fault, in the order of the file.
     """
     material = Material()
     faults: list[Fault] = []
@@ -40,7 +45,7 @@ def load_material(config: Config) -> Material:
             material.stores.append(store)
     for name, upstream in config.upstreams.items():
         try:
-            _upstream(name, upstream, material)
+            _upstream(name, upstream, material, f"upstreams.{name}")
         except ConfigError as error:
             faults.extend(error.faults)
     for index, entry in enumerate(config.middleware):
@@ -48,9 +53,26 @@ def load_material(config: Config) -> Material:
             material.middlewares.append(load_middleware(entry.use, entry.options, path=f"middleware[{index}]"))
         except ConfigError as error:
             faults.extend(error.faults)
+    faults.extend(_access_file(config.logging))
     if faults:
-        raise ConfigError([config.placed(fault) for fault in faults])
+        raise ConfigError(in_order(config.placed(fault) for fault in faults))
     return material
+
+
+def faults_of(parts: Parts) -> list[Fault]:
+    """What `load_material` would find wrong with these, which are no whole configuration. Blocking as well."""
+    checks: list[Callable[[], object]] = [
+        *(partial(load_certificate, each.cert, each.key, each.password, path=at) for at, each in parts.certificates),
+        *(partial(_upstream, "", each, Material(), at) for at, each in parts.upstreams),
+        *(partial(load_middleware, each.use, each.options, path=at) for at, each in parts.middleware),
+    ]
+    faults: list[Fault] = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            faults.extend(error.faults)
+    return [*faults, *_access_file(parts.logging)]
 
 
 def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
@@ -70,13 +92,37 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
     return CertificateStore(certificates, min_version=tls.min_version, session_tickets=tls.session_tickets)
 
 
-def _upstream(name: str, upstream: Upstream, material: Material) -> None:
+def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:
     hosts = [server.host for server in upstream.servers if server.scheme == "https"]
     if not hosts:
         return
-    path = f"upstreams.{name}"
     context = client_context(verify=upstream.verify, ca=upstream.ca, path=f"{path}.ca")
     if not upstream.verify:
         material.warnings.append((f"{path}.verify", "the certificates of its servers are not checked"))
     for host in hosts:
         material.upstream_tls[name, host] = UpstreamTls(context, host)
+
+
+def _access_file(logging: Logging) -> Iterator[Fault]:
+    """Nothing is made before everything is known to be good, so the file itself is only tried where there is one."""
+    file = logging.access_file
+    if file is None or not logging.access:
+        return
+    try:
+        if file.exists():
+            file.open("ab").close()
+        else:
+            _writable(file.parent)
+    except OSError as error:
+        yield access_file_fault(file, error)
+
+
+def _writable(directory: Path) -> None:
+    directory.stat()
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(None, "no file can be made there")
+
+
+def access_file_fault(file: Path | None, error: OSError) -> Fault:
+    found = f"{file} cannot be written: {error.strerror or error}"
+    return Fault("logging.access_file", found, "a file that can be appended to")

@@ -3,9 +3,9 @@
     MADE ──start──► STARTING ──► RUNNING ──stop──► STOPPING ──► STOPPED
                        └──────────(a fault, or stop)─────────────▲
 
-Everything that can be wrong is found before anything listens: first what the configuration names is loaded, then all
-addresses are bound, and only then are the parts started. A fault anywhere undoes what was done and is told together
-with all others of its kind.
+Everything that can be wrong is found before anything listens: first what the configuration names is loaded, then, when
+all of that is good, all addresses are bound, and only then are the parts started. A fault anywhere undoes what was done
+and is told together with all others of its kind.
 
 A proxy has no global state: no signal handlers, no logging set-up, no default executor. Two in one process do not meet.
 """
@@ -36,7 +36,7 @@ from iocproxy.net.resolver import Resolver
 from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
 from iocproxy.server.assembly import Assembly, Surroundings, assemble
-from iocproxy.server.material import Material, load_material
+from iocproxy.server.material import Material, access_file_fault, load_material
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
 
@@ -120,7 +120,8 @@ class Proxy:
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Load, bind, listen. Raises `ConfigError` with every fault, and then nothing is left running.
+        """Load, bind, listen. Raises `ConfigError` with every fault of what is loaded or, when there is none, of what
+        is bound; then nothing is left running.
 
         Raises RuntimeError when it was started before, or when `stop` was called meanwhile. Whoever calls this calls
         `stop`.
@@ -150,18 +151,14 @@ class Proxy:
             access=self._access_log(),
             on_record=self._on_record,
         )
-        faults: list[Fault] = []
-        material = None
-        try:
-            material = await loop.run_in_executor(executor, load_material, config)
-        except ConfigError as error:
-            faults.extend(error.faults)
+        material = await loop.run_in_executor(executor, load_material, config)
         if self._asked.is_set():
             raise RuntimeError("the proxy was stopped while it started")
+        faults: list[Fault] = []
         sockets = self._bind(faults)
         if around.access is not None:
             self._open_access_log(around.access, faults)
-        if faults or material is None:
+        if faults:
             for sock in sockets:
                 sock.close()
             raise ConfigError(faults)
@@ -210,8 +207,7 @@ class Proxy:
         try:
             access.start()
         except OSError as error:
-            found = f"{self.config.logging.access_file} cannot be written: {error.strerror or error}"
-            faults.append(self.config.placed(Fault("logging.access_file", found, "a file that can be appended to")))
+            faults.append(self.config.placed(access_file_fault(self.config.logging.access_file, error)))
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -216,6 +216,28 @@ def test_faults_found_while_starting_have_their_place(finished, config_file, ioc
     assert "Traceback" not in wrong
 
 
+def test_faults_of_keys_and_of_what_they_name_are_told_together(finished, config_file, iocproxy_origin):
+    tls = 'tls.certificates = [{ cert = "no.pem", key = "no.key" }]'
+    file = config_file(basic(iocproxy_origin, f'[[listeners]]\nbind = "here"\n{tls}\n'))
+    code, said, wrong = finished("serve", "--config", file)
+    assert (code, said) == (2, "")
+    assert [line.partition(": ")[2].partition(": ")[0] for line in wrong.splitlines()] == [
+        "listeners[1].bind",
+        "listeners[1].tls.certificates[0].cert",
+        "listeners[1].tls.certificates[0].key",
+    ]
+
+
+def test_faults_of_options_and_of_what_they_name_are_told_together(finished):
+    tls = ["--tls-cert", "a.pem", "--tls-key", "a.key"]
+    code, _, wrong = finished("serve", "--upstream", "ftp://a", *tls)
+    assert code == 2
+    assert [line.partition(": ")[0] for line in wrong.splitlines()] == ["--upstream", "--tls-cert", "--tls-key"]
+    code, _, wrong = finished("serve", "--upstream", "http://a", "--workers", "2", *tls)
+    assert code == 2
+    assert [line.partition(": ")[0] for line in wrong.splitlines()] == ["--workers", "--tls-cert", "--tls-key"]
+
+
 def test_faults_of_options_are_in_terms_of_options(finished, tmp_path):
     (tmp_path / "a.pem").write_text("nonsense", encoding="utf-8")
     tls = ["--tls-cert", "a.pem", "--tls-key", "missing.pem"]

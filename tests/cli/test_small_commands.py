@@ -99,6 +99,68 @@ def test_check_finds_what_loading_finds(run, config_file):
         assert f"{file}{place}" in wrong
 
 
+def test_check_finds_everything_in_one_go(run, config_file, iocproxy_certificates, quoted):
+    """Faults of keys do not hide those of the files and classes that other keys name, in whatever sections."""
+    own, other = iocproxy_certificates.issue("own.test"), iocproxy_certificates.issue("other.test")
+    file = config_file(f"""
+[[listeners]]
+bind = "nowhere"
+[listeners.tls]
+min_version = "1.1"
+certificates = [
+  {{ cert = {quoted(str(own.cert))}, key = {quoted(str(other.key))} }},
+  {{ cert = "no.pem", key = {quoted(str(own.key))} }},
+  {{ cert = "no.pem", kay = "no.key" }},
+]
+[upstreams."my app"]
+servers = ["https://127.0.0.1:1", "nonsense"]
+max_idle = -1
+ca = "no-ca.pem"
+[upstreams.b]
+servers = ["http://127.0.0.1:2"]
+ca = "never-read.pem"
+[[middleware]]
+use = "nowhere:Nothing"
+[[middleware]]
+use = "nothing"
+[logging]
+format = "xml"
+access_file = "nowhere/access.log"
+""")
+    code, said, wrong = run("check", "--config", file)
+    assert (code, said) == (2, "")
+    found = [line.removeprefix(f"{file}:").partition(": ") for line in wrong.splitlines()]
+    assert [(int(line), rest.partition(": ")[0]) for line, _, rest in found] == [
+        (3, "listeners[0].bind"),
+        (5, "listeners[0].tls.min_version"),
+        (7, "listeners[0].tls.certificates[0]"),
+        (8, "listeners[0].tls.certificates[1].cert"),
+        (9, "listeners[0].tls.certificates[2].key"),
+        (9, "listeners[0].tls.certificates[2].kay"),
+        (11, 'upstreams."my app"'),
+        (11, "upstreams"),
+        (12, 'upstreams."my app".servers[1]'),
+        (13, 'upstreams."my app".max_idle'),
+        (14, 'upstreams."my app".ca'),
+        (17, "upstreams.b.ca"),
+        (19, "middleware[0].use"),
+        (21, "middleware[1].use"),
+        (23, "logging.format"),
+        (24, "logging.access_file"),
+    ]
+
+
+def test_check_finds_a_log_that_cannot_be_written_and_makes_none(run, config_file, tmp_path):
+    least = '[[listeners]]\nbind = "127.0.0.1:0"\n[upstreams.a]\nservers = ["http://127.0.0.1:1"]\n[logging]\n'
+    (tmp_path / "directory").mkdir()
+    for path in ("nowhere/access.log", "directory", "proxy.toml/access.log"):
+        code, _, wrong = run("check", "--config", config_file(f'{least}access_file = "{path}"\n'))
+        assert (code, len(wrong.splitlines())) == (2, 1)
+        assert ":6: logging.access_file: " in wrong
+        assert "cannot be written" in wrong
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["directory", "proxy.toml"]
+
+
 def test_middleware_may_lie_beside_the_file(tmp_path, environ):
     """In a process of its own, from another directory, and with a module that must not take the place of Python's."""
     place = tmp_path / "site"

@@ -213,6 +213,31 @@ upstream = "b"
             "15: upstreams.c.ca: `ca` beside `verify = false`; one of the two: nothing is checked against `ca`",
         ],
     ),
+    "what has no effect": (
+        LISTENERS
+        + """
+[upstreams.plain]
+servers = ["http://a", { url = "http://b" }]
+ca = "x.pem"
+verify = false
+[upstreams.fine]
+servers = ["http://a"]
+verify = true
+[upstreams.mixed]
+servers = ["http://a", "https://b"]
+verify = false
+[[routes]]
+upstream = "plain"
+[logging]
+access = false
+access_file = "access.log"
+""",
+        [
+            "5: upstreams.plain.ca: `ca` without an https server; only https servers are checked",
+            "6: upstreams.plain.verify: `verify` without an https server; only https servers are checked",
+            "17: logging.access_file: `access_file` beside `access = false`; one of the two: no request is logged",
+        ],
+    ),
     "several upstreams and no routes": (
         LEAST + '[upstreams.b]\nservers = ["http://b"]\n',
         ["2: upstreams: 2 upstreams and no routes; [[routes]] must say which one answers what"],

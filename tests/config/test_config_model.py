@@ -101,7 +101,7 @@ options = { header = "x-token", deep = { list = [1, "two"] } }
 [logging]
 level = "warning"
 format = "json"
-access = false
+access = true
 access_file = "logs/access.log"
 """
 
@@ -185,7 +185,7 @@ def test_every_available_setting(tmp_path: Path) -> None:
     assert config.middleware[0].use == "my_package.auth:RequireToken"
     assert config.middleware[0].options == {"header": "x-token", "deep": {"list": [1, "two"]}}
     assert config.logging.access_file == tmp_path / "logs/access.log"
-    assert (config.logging.level, config.logging.format, config.logging.access) == ("warning", "json", False)
+    assert (config.logging.level, config.logging.format, config.logging.access) == ("warning", "json", True)
 
 
 def test_round_trip() -> None:
@@ -229,7 +229,7 @@ def test_paths_from_python_count_from_the_current_directory(tmp_path: Path, monk
     assert (certificate.cert, certificate.key) == (Path.cwd() / "a.pem", Path.cwd() / "keys" / "a.key")
     assert (
         parse_config("""listeners = [{ bind = "a:0" }]
-        upstreams.a = { servers = ["http://a"], ca = "ca.pem" }""")
+        upstreams.a = { servers = ["https://a"], ca = "ca.pem" }""")
         .upstreams["a"]
         .ca
         == Path.cwd() / "ca.pem"
