@@ -43,10 +43,11 @@ class RequestLimits:
 
     def on_request(self, request: Request) -> Response | None:
         window, dry_run = self._routes.get(request.route, self._default)
-        if window is None:
+        # Who is exempt is not even looked up: it would take the place of a client that has to be remembered.
+        if window is None or (self._exempt is not None and request.address in self._exempt):
             return None
         wait = window.check(request.key, self._clock())
-        if not wait or (self._exempt is not None and request.address in self._exempt):
+        if not wait:
             return None
         self._limited(request, dry_run)
         return None if dry_run else too_many_requests(wait)

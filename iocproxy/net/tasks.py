@@ -25,6 +25,11 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    async def ended(self, name: str) -> None:
+        """Wait until no task of that name is left, those spawned meanwhile included. Cancels none."""
+        while waiting := [task for task in self._tasks if task.get_name() == name]:
+            await asyncio.wait(waiting)
+
     async def close(self) -> None:
         """Cancel every task and wait until all have ended, those spawned meanwhile included.
 

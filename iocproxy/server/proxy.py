@@ -13,6 +13,7 @@ A proxy has no global state: no signal handlers, no logging set-up, no default e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
 import socket
@@ -35,6 +36,7 @@ from iocproxy.net.memory import keep_buffers_on_the_heap
 from iocproxy.net.resolver import Resolver
 from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
+from iocproxy.server.admission import Admission
 from iocproxy.server.assembly import Assembly, Surroundings, assemble
 from iocproxy.server.material import Material, access_file_fault, load_material
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
@@ -255,13 +257,14 @@ class Proxy:
 
     async def _drain(self, seconds: float) -> None:
         assert self._assembly is not None
-        admission = self._assembly.admission
+        assert self._around is not None
+        admission, tasks = self._assembly.admission, self._around.tasks
         for listener in self._listeners:
             listener.close()
         self._log.info("stopping", open=len(admission), drain=seconds)
-        if not len(admission) or self._hurry.is_set() or seconds <= 0:
+        if self._hurry.is_set() or seconds <= 0:
             return
-        draining = asyncio.ensure_future(admission.drain(seconds))
+        draining = asyncio.ensure_future(_drained(admission, tasks, seconds))
         hurry = asyncio.ensure_future(self._hurry.wait())
         try:
             await asyncio.wait([draining, hurry], return_when=asyncio.FIRST_COMPLETED)
@@ -292,6 +295,14 @@ class Proxy:
             self._log.info("stopped")
         self._phase = Phase.STOPPED
         self._stopped.set()
+
+
+async def _drained(admission: Admission, tasks: Tasks, seconds: float) -> None:
+    """Requests under way end, and then what middleware does about those that have ended."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await admission.drain(seconds)
+            await tasks.ended("on_complete")
 
 
 def _join(around: Surroundings) -> None:

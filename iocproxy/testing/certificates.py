@@ -26,7 +26,11 @@ class Certificates:
 
     def __init__(self, directory: Path) -> None:
         """Raises ModuleNotFoundError where trustme, of the extra ``iocproxy[test]``, is not installed."""
-        import trustme  # noqa: PLC0415  an optional dependency, and a slow import
+        try:
+            import trustme  # noqa: PLC0415  an optional dependency, and a slow import
+        except ModuleNotFoundError as error:
+            said = f"{error}; certificates for tests are made with trustme: pip install 'iocproxy[test]'"
+            raise ModuleNotFoundError(said, name=error.name) from error
 
         self._directory = directory
         self._kinds = trustme.KeyType

@@ -289,6 +289,65 @@ async def test_a_stop_in_a_hurry_ends_the_drain_of_the_first(
     gate.open.set()
 
 
+class Bookkeeper:
+    """An `on_record` that takes until `go_on` is set."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
+        self.over: list[object] = []
+
+    def __call__(self, record: Record) -> Awaitable[None]:
+        return self._book(record.status)
+
+    async def _book(self, status: int) -> None:
+        self.begun.set()
+        try:
+            await self.go_on.wait()
+            self.over.append(status)
+        except asyncio.CancelledError:
+            self.over.append("cancelled")
+            raise
+
+
+async def test_what_is_done_about_a_request_that_has_ended_gets_its_time(
+    origin: Origin, make_config: Any, until: Any, peer: Any
+) -> None:
+    """Also when no connection is open any more."""
+    booking = Bookkeeper()
+    proxy = Proxy(make_config(origin.url, server={"drain_timeout": "10m"}), on_record=booking)
+    await proxy.start()
+    async with peer(proxy.addresses[0]) as client:
+        await client.send(b"GET /status/204 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n")
+        assert (await client.head()).startswith(b"HTTP/1.1 204 ")
+    await bounded(booking.begun.wait())
+    await until(lambda: proxy.stats()["connections_open"] == 0)
+    stopping = asyncio.create_task(proxy.stop())
+    await until(lambda: repr(proxy).startswith("<Proxy stopping"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not stopping.done()
+    booking.go_on.set()
+    await bounded(stopping)
+    assert booking.over == [204]
+
+
+@pytest.mark.parametrize("drain", [0.2, 0])
+async def test_what_takes_longer_than_the_drain_is_cancelled(
+    origin: Origin, make_config: Any, peer: Any, drain: float
+) -> None:
+    booking = Bookkeeper()
+    proxy = Proxy(make_config(origin.url, server={"drain_timeout": "10m"}), on_record=booking)
+    await proxy.start()
+    async with peer(proxy.addresses[0]) as client:
+        await client.send(b"GET /status/204 HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        assert (await client.head()).startswith(b"HTTP/1.1 204 ")
+        await bounded(booking.begun.wait())
+        begun = time.monotonic()
+        await bounded(proxy.stop(drain=drain))
+        assert time.monotonic() - begun >= drain * 0.75
+    assert booking.over == ["cancelled"]
+
+
 _DOOR = """
 class Waits:
     async def on_connect(self, client):

@@ -12,6 +12,7 @@ import pytest
 from iocproxy.message import Record
 from iocproxy.telemetry import Counters
 from iocproxy.telemetry.requests import JsonFormat
+from iocproxy.testing import ProxyFactory
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "logging.md").read_text(encoding="utf-8")
 REQUEST = Record(0.0, "c", "GET", "h", "/", 11, 200, 0, 0, 0.0, "u", "r", "TLSv1.3", True, "")
@@ -28,13 +29,17 @@ def table(text: str) -> list[str]:
     return [name for row in rows for name in re.findall(r"`(\w+)`", row)]
 
 
-def test_examples_have_the_keys_of_a_request() -> None:
+def test_examples_have_the_keys_of_what_is_written(iocproxy: ProxyFactory) -> None:
     form = JsonFormat()
     good, bad = (list(json.loads(form.lines([REQUEST._replace(error=error)]))) for error in ("", "why"))
     shown = [json.loads(line) for line in PAGE.splitlines() if line.startswith('{"timestamp"')]
     assert [list(event) for event in shown if event["event"] == "request"] == [good, bad]
+    proxy = iocproxy(upstreams={"app": {"servers": ["http://127.0.0.1:9"]}})
+    listening = {"timestamp", *proxy.wait_for_event("listening")}
+    assert [set(event) for event in shown if event["event"] == "listening"] == [listening]
     dropped = list(json.loads(form.missing("requests_not_logged", 1, 0.0)))
     assert [list(event) for event in shown if event["event"] == "requests_not_logged"] == [dropped]
+    assert [list(event) for event in shown if event["event"] == "events_not_logged"] == [dropped]
 
 
 def test_every_key_of_a_request_is_explained() -> None:

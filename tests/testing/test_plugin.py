@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
+from iocproxy.testing import Certificates
 
 pytest_plugins = ["pytester"]
 
@@ -96,3 +99,9 @@ def test_the_fixtures_are_listed_with_what_they_do(project: pytest.Pytester) -> 
     result = run(project, "--fixtures", "-q")
     for name in ("iocproxy", "iocproxy_origin", "iocproxy_origin_factory", "iocproxy_certificates", "iocproxy_clock"):
         assert re.search(rf"^{name}\b.*\n    \w", result.stdout.str(), re.MULTILINE), name
+
+
+def test_without_trustme_certificates_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)  # as good as not installed
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'iocproxy\[test\]'"):
+        Certificates(tmp_path)
