@@ -87,13 +87,18 @@ class Forwarding:
 
 
 def _address(hop: bytes) -> str | None:
-    """An X-Forwarded-For member as an address in its usual spelling; ports and brackets are taken off."""
+    """An X-Forwarded-For member as an address in its usual spelling; ports and brackets are taken off.
+
+    So is a zone: it may be any text, and means something on the machine that wrote it only (RFC 4007 section 6). An
+    IPv4 address that is mapped into IPv6 is the IPv4 one, as it is for sockets.
+    """
     text = hop.strip(b" \t").decode("latin-1")
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
