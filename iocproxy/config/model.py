@@ -10,6 +10,8 @@ from iocproxy.config.base import Section
 from iocproxy.config.faults import place, problems_of, raise_faults
 from iocproxy.config.sections import (
     Admin,
+    Errors,
+    Forwarding,
     Http,
     Limits,
     Listener,
@@ -36,6 +38,8 @@ class Config(Section):
     server: ServerSettings = Field(default_factory=ServerSettings, description="The process as a whole.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long each state may last.")
     http: Http = Field(default_factory=Http, description="Bounds of HTTP/1 messages.")
+    forwarding: Forwarding = Field(default_factory=Forwarding, description="What upstreams are told about a request.")
+    errors: Errors = Field(default_factory=Errors, description="Pages for the proxy's own errors.")
     listeners: SomeItems[Listener] = Field(description="The addresses that clients connect to.")
     limits: Limits = Field(default_factory=Limits, description="What one client may take.")
     routes: Items[Route] = Field((), description="Which upstream answers which request.")

@@ -18,6 +18,7 @@ from iocproxy.config.shapes import (
     BodyRate,
     ClassName,
     CountOrOff,
+    ErrorFiles,
     FilePath,
     Flag,
     Grace,
@@ -36,6 +37,7 @@ from iocproxy.config.shapes import (
     Storage,
     Text,
     Timeout,
+    UpstreamHost,
     Workers,
 )
 from iocproxy.config.values import Rate
@@ -128,6 +130,36 @@ class Http(Section):
         description="Pass TRACE on. It has a server send back what it received, cookies included; otherwise it is "
         "answered with 405.",
         examples=[True],
+    )
+
+
+class Forwarding(Section):
+    """What upstreams are told about a request, beside `Via` and `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, which
+    are always sent."""
+
+    forwarded: Flag = Field(
+        False,
+        description="Send `Forwarded` (RFC 7239) as well. What a trusted proxy sent there is kept in front of it.",
+        examples=[True],
+    )
+    request_id: Annotated[str, shapes.choice("off", "make", "keep")] = Field(
+        "off",
+        description='"make" gives every request an `X-Request-ID` and keeps the one of a trusted proxy; "keep" keeps '
+        "every client's. What is no token of at most 128 characters is replaced. The id is in the access log. With "
+        '"off" the field passes like any other.',
+        examples=["make"],
+    )
+
+
+class Errors(Section):
+    """Pages of your own for the errors that the proxy answers with. What an upstream answers is never replaced."""
+
+    pages: ErrorFiles = Field(
+        default_factory=dict,
+        description="A file for a status or a class of them; the status goes before its class. Files are read at the "
+        "start, at most 64KiB of UTF-8 each, and sent by their suffix as HTML, JSON or text. Whoever asks for JSON "
+        "gets a .json file or the built-in JSON.",
+        examples=[{"404": "errors/404.html", "5xx": "errors/5xx.html"}],
     )
 
 
@@ -294,9 +326,18 @@ class Route(Section):
     )
     path: RoutePath = Field("/", description="What the path of a request starts with.", examples=["/v1/"])
     upstream: Text = Field(description="The name of the upstream.", examples=["api"])
+    upstream_host: UpstreamHost = Field(
+        "keep",
+        description='The `Host` that the upstream is sent: "keep" is the client\'s, "server" the one in the URL of the '
+        "server, any other value is the Host itself. `X-Forwarded-Host` says the client's in any case.",
+        examples=["internal.example.com"],
+    )
     limits: RouteLimits = Field(default_factory=RouteLimits, description="Limits of this route.")
     http: RouteHttp = Field(default_factory=RouteHttp, description="Bounds of this route's messages.")
     timeouts: RouteTimeouts = Field(default_factory=RouteTimeouts, description="Timeouts of this route.")
+    errors: Errors = Field(
+        default_factory=Errors, description="Error pages of this route; they go before those of `[errors]`."
+    )
 
 
 class Health(Section):

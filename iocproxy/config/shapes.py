@@ -174,6 +174,17 @@ def _read_path(value: Any) -> Path:
     return base_directory() / text
 
 
+#: What a page of the operator's own may be: the type it is sent with goes by its name.
+PAGE_SUFFIXES = (".html", ".json", ".txt")
+
+
+def _read_page_path(value: Any) -> Path:
+    path = _read_path(value)
+    if path.suffix not in PAGE_SUFFIXES:
+        raise RefusedError
+    return path
+
+
 def _read_workers(value: Any) -> int | str:
     return "auto" if value == "auto" else _between(values.read_whole, 1, 256)(value)
 
@@ -227,6 +238,31 @@ RoutePath: TypeAlias = Annotated[
     str,
     Shape('a path prefix, such as "/api/"', values.read_route_path, {"type": "string", "pattern": "^/[^?#]*$"}),
 ]
+UpstreamHost: TypeAlias = Annotated[
+    str,
+    Shape(
+        '"keep", "server", or a host with or without a port, such as "internal.example.com"',
+        values.read_upstream_host,
+        {"type": "string", "minLength": 1},
+    ),
+]
+ErrorStatus: TypeAlias = Annotated[
+    str,
+    Shape(
+        'a status from 400 to 599, "4xx" or "5xx"',
+        values.read_error_status,
+        {"type": "string", "pattern": "^[45]([0-9][0-9]|xx)$"},
+    ),
+]
+PageFile: TypeAlias = Annotated[
+    Path,
+    Shape(
+        f"the path of a file that ends in {', '.join(PAGE_SUFFIXES[:-1])} or {PAGE_SUFFIXES[-1]}",
+        _read_page_path,
+        {"type": "string", "pattern": f"({'|'.join(PAGE_SUFFIXES)})$".replace(".", r"\.")},
+        str,
+    ),
+]
 UPSTREAM_NAME_PATTERN = "^[A-Za-z0-9_.-]{1,64}$"
 UpstreamName: TypeAlias = Annotated[
     str,
@@ -266,6 +302,29 @@ MaxBody: TypeAlias = Annotated[int, size("0B", "1048576GiB").or_unbounded(UNBOUN
 MaxRequests: TypeAlias = Annotated[int, whole(1, 1_000_000_000).or_unbounded(UNBOUNDED)]
 BodyRate: TypeAlias = Annotated[int, size("1B", "1GiB").or_unbounded(0)]
 Grace: TypeAlias = Annotated[float, duration("0s", "1h")]
+
+
+# --- tables of plain values -------------------------------------------------------------------------------------
+
+
+class _TableOf(Shape):
+    """Says what a table of plain values is; its keys and values are read by shapes of their own."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler(source)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        return {**handler(core), "additionalProperties": False}
+
+
+def _as_read(value: Any) -> Any:
+    return value
+
+
+ErrorFiles: TypeAlias = Annotated[
+    dict[ErrorStatus, PageFile],
+    _TableOf("a table of statuses from 400 to 599, 4xx or 5xx, each with a file's path", _as_read, {}),
+]
 
 
 # --- arrays ---------------------------------------------------------------------------------------------------

@@ -55,6 +55,14 @@ class Server(NamedTuple):
     def url(self) -> str:
         return f"{self.scheme}://{join_host_port(self.host, self.port)}"
 
+    @property
+    def authority(self) -> str:
+        """What it is called in a Host field: no port that is the scheme's default (RFC 9110 section 4.2.3), and no zone
+        of an IPv6 address, which means something on this machine only (RFC 6874 section 1)."""
+        host = self.host.partition("%")[0]
+        default = 80 if self.scheme == "http" else 443
+        return join_host_port(host, self.port) if self.port != default else f"[{host}]" if ":" in host else host
+
     def __str__(self) -> str:
         return self.url
 
@@ -288,6 +296,39 @@ def read_route_path(value: Any) -> str:
     if any(not "!" <= char <= "~" for char in value):
         raise RefusedError("blanks, control characters and characters beyond ASCII are percent-encoded")
     return value
+
+
+def read_upstream_host(value: Any) -> str:
+    """ "keep", "server", or an authority: a host, with a port where it is not the scheme's default."""
+    if not isinstance(value, str):
+        raise RefusedError
+    if value.lower() in {"keep", "server"}:
+        if not value.islower():
+            raise RefusedError
+        return value
+    if "%" in value:
+        raise RefusedError("a zone in it")
+    if "/" in value:
+        raise RefusedError("a slash in it")
+    name = value.rpartition("]")[2] if value.startswith("[") else value
+    if ":" not in name:
+        if value.startswith("["):
+            split_host_port(f"{value}:0")  # says what is wrong with the brackets
+            return f"[{read_host(value[1:-1])}]"
+        return read_host(value)
+    host, port = split_host_port(value)
+    return join_host_port(read_host(host), read_port(port, 1))
+
+
+_ERROR_STATUS = re.compile(r"[45](?:[0-9][0-9]|xx)")
+
+
+def read_error_status(value: Any) -> str:
+    """ "404" or "5xx"; in Python 404 as well."""
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _ERROR_STATUS.fullmatch(text):
+        raise RefusedError
+    return text
 
 
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")

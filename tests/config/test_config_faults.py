@@ -16,6 +16,9 @@ UPSTREAMS = 'upstreams.app.servers = ["http://app"]\n'
 LEAST = LISTENERS + UPSTREAMS
 
 BIND = 'must be an address "HOST:PORT", such as "127.0.0.1:80", "0.0.0.0:80" (all of IPv4) or "[::]:80" (IPv4 and IPv6)'
+UPSTREAM_HOST = 'must be "keep", "server", or a host with or without a port, such as "internal.example.com"'
+STATUS = 'must be a status from 400 to 599, "4xx" or "5xx"'
+PAGE = "must be the path of a file that ends in .html, .json or .txt"
 URL = 'must be a URL "http://HOST[:PORT]" or "https://HOST[:PORT]"'
 BODY = 'must be a size from 0B to 1048576GiB, such as "8KiB", or a number of bytes, or false for none'
 TIMEOUT = 'must be a duration from 1ms to 7d, such as "5s", or a number of seconds'
@@ -40,8 +43,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
         LEAST + "[sever]\n[timeouts]\nconect = '5s'\nzzz = 1\n[http]\nheads = 1\n",
         [
             (
-                '3: sever: unknown key; did you mean "server"? allowed: server, timeouts, http, listeners, limits, '
-                "routes, upstreams, middleware, admin, logging"
+                '3: sever: unknown key; did you mean "server"? allowed: server, timeouts, http, forwarding, errors, '
+                "listeners, limits, routes, upstreams, middleware, admin, logging"
             ),
             (
                 '5: timeouts.conect: unknown key; did you mean "connect"? allowed: request_header, request_body, '
@@ -280,6 +283,69 @@ limits.connections.rate = "1/1s"
             "21: routes[4].limits.connections: unknown key; allowed: requests",
         ],
     ),
+    "forwarding": (
+        LEAST
+        + """[forwarding]
+forwarded = "yes"
+request_id = true
+request_ids = "make"
+[[routes]]
+upstream = "app"
+upstream_host = "http://a.test"
+[[routes]]
+path = "/a"
+upstream = "app"
+upstream_host = "SERVER"
+[[routes]]
+path = "/b"
+upstream = "app"
+upstream_host = "a.test:0"
+""",
+        [
+            '4: forwarding.forwarded: "yes"; must be true or false',
+            '5: forwarding.request_id: true; must be "off", "make" or "keep"',
+            ('6: forwarding.request_ids: unknown key; did you mean "request_id"? allowed: forwarded, request_id'),
+            f'9: routes[0].upstream_host: "http://a.test"; a slash in it; {UPSTREAM_HOST}',
+            f'13: routes[1].upstream_host: "SERVER"; {UPSTREAM_HOST}',
+            f'17: routes[2].upstream_host: "a.test:0"; the port must be 1 to 65535; {UPSTREAM_HOST}',
+        ],
+    ),
+    "error pages": (
+        LEAST
+        + """[errors.pages]
+404 = "404.htm"
+5xx = "5xx"
+"4XX" = "4xx.html"
+399 = "399.html"
+600 = "600.html"
+502 = ""
+503 = ["503.html"]
+[[routes]]
+upstream = "app"
+errors.pages = "404.html"
+[[routes]]
+path = "/a"
+upstream = "app"
+errors = { page = { 404 = "a.html" } }
+[[routes]]
+path = "/b"
+upstream = "app"
+errors.pages = { 40x = "b.html", 404 = 404 }
+""",
+        [
+            f'4: errors.pages.404: "404.htm"; {PAGE}',
+            f'5: errors.pages.5xx: "5xx"; {PAGE}',
+            f'6: errors.pages.4XX: "4XX"; {STATUS}',
+            f'7: errors.pages.399: "399"; {STATUS}',
+            f'8: errors.pages.600: "600"; {STATUS}',
+            f'9: errors.pages.502: ""; {PAGE}',
+            f"10: errors.pages.503: an array; {PAGE}",
+            '13: routes[0].errors.pages: "404.html"; must be a table',
+            '17: routes[1].errors.page: unknown key; did you mean "pages"? allowed: pages',
+            f'21: routes[2].errors.pages.40x: "40x"; {STATUS}',
+            f"21: routes[2].errors.pages.404: 404; {PAGE}",
+        ],
+    ),
     "not available yet": (
         """
 [server]
@@ -332,12 +398,12 @@ bind = "127.0.0.1:9900"
         LEAST + "self = 1\nmodel_config = 2\n",
         [
             (
-                "3: self: unknown key; allowed: server, timeouts, http, listeners, limits, routes, upstreams, "
-                "middleware, admin, logging"
+                "3: self: unknown key; allowed: server, timeouts, http, forwarding, errors, listeners, limits, "
+                "routes, upstreams, middleware, admin, logging"
             ),
             (
-                "4: model_config: unknown key; allowed: server, timeouts, http, listeners, limits, routes, upstreams, "
-                "middleware, admin, logging"
+                "4: model_config: unknown key; allowed: server, timeouts, http, forwarding, errors, listeners, limits, "
+                "routes, upstreams, middleware, admin, logging"
             ),
         ],
     ),

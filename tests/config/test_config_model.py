@@ -17,6 +17,7 @@ from iocproxy.config import (
     Bind,
     Certificate,
     Config,
+    Errors,
     Http,
     Limits,
     Listener,
@@ -51,6 +52,12 @@ tunnel_idle = 3
 max_request_line = "4KiB"
 max_head = 16384
 max_fields = 50
+[forwarding]
+forwarded = true
+request_id = "keep"
+[errors.pages]
+404 = "errors/404.html"
+"5xx" = "/etc/errors/5xx.json"
 [[listeners]]
 bind = "[::]:8443"
 proxy_protocol = false
@@ -83,9 +90,12 @@ host = "API.example.com"
 path = "/v1/"
 upstream = "api"
 limits.requests.rate = "20/1s"
+upstream_host = "server"
+errors.pages = { 4xx = "api.json" }
 [[routes]]
 host = "*.example.com"
 upstream = "app"
+upstream_host = "Internal.example.com:8080"
 limits.requests = { rate = false, dry_run = true }
 [upstreams.app]
 servers = ["http://app"]
@@ -127,6 +137,8 @@ def test_the_least_configuration_has_the_documented_defaults() -> None:
         "upstream_idle": 60.0,
         "tunnel_idle": 600.0,
     }
+    assert vars(config.forwarding) == {"forwarded": False, "request_id": "off"}
+    assert config.errors.pages == {}
     assert vars(config.http) == {
         "max_request_line": 8192,
         "max_head": 32768,
@@ -154,6 +166,9 @@ def test_every_available_setting(tmp_path: Path) -> None:
     assert config.server.trusted_proxies == (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1/128"))
     assert (config.timeouts.request_header, config.timeouts.tunnel_idle) == (0.5, 3.0)
     assert config.http == Http(max_request_line=4096, max_head="16KiB", max_fields=50)
+    assert (config.forwarding.forwarded, config.forwarding.request_id) == (True, "keep")
+    pages = {"404": tmp_path / "errors/404.html", "5xx": tmp_path / "/etc/errors/5xx.json"}
+    assert config.errors.pages == pages
     tls = config.listeners[0].tls
     assert tls is not None
     assert [(one.cert, one.key, one.password) for one in tls.certificates] == [
@@ -175,6 +190,8 @@ def test_every_available_setting(tmp_path: Path) -> None:
     assert (first.host, first.path, first.upstream) == ("api.example.com", "/v1/", "api")
     assert first.limits.requests is not None
     assert (first.limits.requests.rate, first.limits.requests.dry_run) == (Rate(20, 1.0), False)
+    assert (first.upstream_host, first.errors.pages) == ("server", {"4xx": tmp_path / "api.json"})
+    assert (second.upstream_host, second.errors.pages) == ("internal.example.com:8080", {})
     assert (second.host, second.path) == ("*.example.com", "/")
     assert second.limits.requests is not None
     assert (second.limits.requests.rate, second.limits.requests.dry_run) == (None, True)
@@ -223,6 +240,14 @@ def test_instances_and_values_from_python() -> None:
     assert config.routes[0].path == "/x"
 
 
+def test_statuses_may_be_numbers_in_python() -> None:
+    errors = Errors(pages={404: "a.html", "5xx": Path("b.txt")})
+    assert errors.pages == {"404": Path.cwd() / "a.html", "5xx": Path.cwd() / "b.txt"}
+    with pytest.raises(ConfigError) as raised:
+        Config(**LEAST, errors={"pages": {604: "b.html"}})
+    assert [fault.path for fault in raised.value.faults] == ["errors.pages[604]"]
+
+
 def test_paths_from_python_count_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     certificate = Certificate(cert="a.pem", key="keys/a.key")
@@ -249,6 +274,8 @@ def test_one_upstream_needs_no_route() -> None:
     assert config.routes == ()
     assert config.effective_routes == (Route(upstream="app"),)
     assert config.effective_routes[0].limits.requests is None
+    assert config.effective_routes[0].upstream_host == "keep"
+    assert config.effective_routes[0].errors.pages == {}
 
 
 def test_it_is_frozen() -> None:

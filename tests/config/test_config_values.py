@@ -17,12 +17,14 @@ from iocproxy.config.values import (
     read_bind,
     read_class_name,
     read_duration,
+    read_error_status,
     read_network,
     read_rate,
     read_route_host,
     read_route_path,
     read_server_url,
     read_size,
+    read_upstream_host,
     read_upstream_name,
     show,
     show_duration,
@@ -276,6 +278,74 @@ def test_not_a_server_url(url: str, reason: str) -> None:
     with pytest.raises(RefusedError) as refused:
         read_server_url(url)
     assert str(refused.value) == reason
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        ("http://app", "app"),
+        ("http://App:80/", "app"),
+        ("https://app:443", "app"),
+        ("https://app:80", "app:80"),
+        ("http://10.0.0.5:9000", "10.0.0.5:9000"),
+        ("http://[::1]", "[::1]"),
+        ("https://[::1]:9443", "[::1]:9443"),
+        ("http://[fe80::1%25eth0]:9000", "[fe80::1]:9000"),
+    ],
+)
+def test_what_a_server_is_called(url: str, authority: str) -> None:
+    assert read_server_url(url).authority == authority
+
+
+@pytest.mark.parametrize(
+    ("given_", "host"),
+    [
+        ("keep", "keep"),
+        ("server", "server"),
+        ("Internal.Example.com", "internal.example.com"),
+        ("internal.example.com:8080", "internal.example.com:8080"),
+        ("10.0.0.5:80", "10.0.0.5:80"),
+        ("[0:0::1]", "[::1]"),
+        ("[::1]:8080", "[::1]:8080"),
+    ],
+)
+def test_upstream_host(given_: str, host: str) -> None:
+    assert read_upstream_host(given_) == host == read_upstream_host(host)
+
+
+@pytest.mark.parametrize(
+    ("given_", "reason"),
+    [
+        ("", "no host in it"),
+        ("Keep", ""),
+        ("SERVER", ""),
+        ("a.test:", "the port must be 1 to 65535"),
+        ("a.test:0", "the port must be 1 to 65535"),
+        ("a.test:65536", "the port must be 1 to 65535"),
+        ("::1", "an IPv6 address stands in brackets"),
+        ("[127.0.0.1]", "brackets are for IPv6 addresses"),
+        ("[fe80::1%eth0]", "a zone in it"),
+        ("http://a.test", "a slash in it"),
+        ("a.test/", "a slash in it"),
+        ("*.test", "not a host name"),
+        ("a.test\r\nX: y", "not a host name"),
+        ("bücher.example", "a name beyond ASCII is written in its xn-- form"),
+        (80, ""),
+    ],
+)
+def test_not_an_upstream_host(given_: Any, reason: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        read_upstream_host(given_)
+    assert str(refused.value) == reason
+
+
+def test_error_status() -> None:
+    assert [read_error_status(value) for value in ("400", "599", "4xx", "5xx", 404)] == [
+        "400", "599", "4xx", "5xx", "404",
+    ]  # fmt: skip
+    for wrong in ("", "399", "600", "4XX", "3xx", "6xx", "40x", "4040", "\u0664\u0660\u0664", 200, True, 404.0, None):
+        with pytest.raises(RefusedError):
+            read_error_status(wrong)
 
 
 def test_network() -> None:
