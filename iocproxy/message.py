@@ -125,7 +125,8 @@ class Request:
     `target` is the request target in origin form (path and query), whatever form the client used; `host` is the
     authority the request is for, as written; `version` is 11 or 10 for HTTP/1.1 and HTTP/1.0. `address` is the
     client's address, with a trusted proxy's word taken into account. `fields` may be changed by middleware before
-    the request is forwarded. `state` is a dict for middleware to hand things from one hook to the next.
+    the request is forwarded. `request_id` goes to the upstream as X-Request-ID and into the record, "" for none.
+    `state` is a dict for middleware to hand things from one hook to the next.
     """
 
     __slots__ = (
@@ -136,6 +137,7 @@ class Request:
         "host",
         "key",
         "method",
+        "request_id",
         "route",
         "scheme",
         "target",
@@ -162,6 +164,7 @@ class Request:
         self.address = client.address
         self.key = client.key
         self.route = ""
+        self.request_id = ""
         self._state: dict[str, Any] | None = None
 
     @property
@@ -259,3 +262,4 @@ class Record(NamedTuple):
     tls_version: str  #: "" on a plain connection
     tls_resumed: bool
     error: str  #: why it ended otherwise than well, "" when it did not
+    request_id: str = ""  #: what went to the upstream as X-Request-ID, "" for none

@@ -35,9 +35,11 @@ from iocproxy.errors import ProxyError, Side
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
 from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
-from iocproxy.exchange.ports import ClientSide, Lease, Server, Upstream
+from iocproxy.exchange.pages import Page
+from iocproxy.exchange.ports import ClientSide, Lease, Server
+from iocproxy.exchange.request_ids import NAME as REQUEST_ID
 from iocproxy.exchange.rewriting import check_answer, check_rewritten_request, take_over_response, without_framing
-from iocproxy.exchange.shared import Shared
+from iocproxy.exchange.shared import SERVERS_OWN, Goal, Shared
 from iocproxy.http1.body import NO_TRAILERS
 from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk, last_chunk
 from iocproxy.http1.errors import bad_response
@@ -46,6 +48,7 @@ from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
 from iocproxy.http1.serialize import request_head, request_lines, response_head
 from iocproxy.message import Fields, Record, Request, Response, reason_phrase
+from iocproxy.middleware.request_limits import TooManyRequests
 
 T = TypeVar("T")
 
@@ -95,6 +98,7 @@ class Exchange:
         "_chunking",
         "_client_eof",
         "_close_delimited",
+        "_goal",
         "_head",
         "_interim",
         "_keep_alive",
@@ -106,6 +110,7 @@ class Exchange:
         "_phase",
         "_request",
         "_request_done",
+        "_request_id",
         "_retried",
         "_rules",
         "_server",
@@ -115,7 +120,6 @@ class Exchange:
         "_task",
         "_trailers",
         "_tried",
-        "_upstream",
         "_upstream_eof",
     )
 
@@ -130,16 +134,17 @@ class Exchange:
         fields = head.fields[:] if service.chain.shows_requests else head.fields  # others may share the head's
         self._request = Request(head.method, head.target, head.version, fields, head.host, side.client, side.scheme)
         self._request_done = False
+        self._request_id = ""
         self._trailers = NO_TRAILERS
         self._bytes_in = 0
         self._rules = side.rules
         self._kept: list[bytes] | None = []  # the body so far, None once it can no longer be replayed
         self._kept_size = 0
         # towards the upstream
-        self._upstream: Upstream | None = None
+        self._goal: Goal | None = None
         self._server: Server | None = None
         self._lease: Lease | None = None
-        self._outgoing = b""  # the head as it goes out, made once
+        self._outgoing = b""  # the head as it goes out, made once, where it is the same for every server
         self._tried: list[Server] = []
         self._retried = False
         # the response
@@ -170,6 +175,9 @@ class Exchange:
         if forwarding.trusted:
             request.address = forwarding.real_address(head)
             request.key = service.keys.key(request.address)
+        ids = service.request_ids
+        if ids is not None:
+            self._request_id = request.request_id = ids.choose(head.section.request_id, trusted=forwarding.trusted)
         self._request_done = done
         self._trailers = trailers
         if body:
@@ -188,8 +196,8 @@ class Exchange:
             )
             return False
         request.route = route.name
-        self._upstream, rules = route.goal
-        self._rules = side.rules = rules
+        self._goal = goal = route.goal
+        self._rules = side.rules = rules = goal.rules
         if side.requests >= rules.max_requests:
             side.draining = True
         if (head.body or rules.tight_head or head.method in COUNTED) and not self._within_bounds():
@@ -331,9 +339,9 @@ class Exchange:
 
     def _choose(self, *, fresh: bool = False) -> None:
         """Pick a server and lease a connection to it; `fresh` when a kept one just turned out to be stale."""
-        upstream = self._upstream
-        assert upstream is not None
-        server = upstream.pick(self._tried)
+        goal = self._goal
+        assert goal is not None
+        server = goal.upstream.pick(self._tried)
         assert server is not None  # a configuration has at least one server for each upstream
         lease = None if fresh else server.idle()
         if lease is not None:
@@ -343,8 +351,8 @@ class Exchange:
             self._wait(self._connect(server), "connect")
 
     async def _connect(self, server: Server) -> None:
-        upstream = self._upstream
-        assert upstream is not None
+        assert self._goal is not None
+        upstream = self._goal.upstream
         while True:
             try:
                 lease = await server.connect()
@@ -370,7 +378,7 @@ class Exchange:
         self._server = server
         self._lease = lease
         self._phase = _WAITING
-        outgoing = self._outgoing or self._request_head()
+        outgoing = self._outgoing or self._request_head(server)
         kept = self._kept
         if kept:
             outgoing += self._framed(b"".join(kept))
@@ -386,21 +394,39 @@ class Exchange:
         if not self._request_done and self._lease is lease and not lease.blocked:
             self._side.unhold()
 
-    def _request_head(self) -> bytes:
-        head, request = self._head, self._request
+    def _request_head(self, server: Server) -> bytes:
+        head, request, goal = self._head, self._request, self._goal
+        assert goal is not None
+        section, request_id, host = head.section, self._request_id, goal.host
+        if host is not None:
+            host = host or server.authority  # `SERVERS_OWN` is empty
         tail = self._side.forwarding.lines(head)
+        if request_id:
+            tail += b"X-Request-ID: %b\r\n" % request_id.encode("ascii")
         if head.expects_continue:
             tail += b"Expect: 100-continue\r\n"
-        section = head.section
         if section.trailer:
             tail += b"Trailer: %b\r\n" % section.trailer
         if head.upgrade or section.takes_trailers:
             tail += _HOP[bool(head.upgrade), section.takes_trailers] % head.upgrade
-        if request.fields is section.fields and request.host is section.host:
+        if (
+            request.fields is not section.fields
+            or request.host is not section.host
+            or (request_id and section.request_id is not None)
+        ):
+            if host is None or request.host != head.host:  # a middleware that set another has the last word
+                host = request.host
+            fields = request.fields
+            if request_id:
+                fields = [field for field in fields if field[0].lower() != REQUEST_ID]
+            lines = request_lines(host, fields, head.body)
+        elif host is None:
             lines = section.written()
         else:
-            lines = request_lines(request.host, request.fields, head.body)
-        self._outgoing = outgoing = request_head(head.method, request.target, lines, head.body, tail)
+            lines = section.written_for(host)
+        outgoing = request_head(head.method, request.target, lines, head.body, tail)
+        if goal.host != SERVERS_OWN:
+            self._outgoing = outgoing
         return outgoing
 
     def _framed(self, data: bytes) -> bytes:
@@ -658,9 +684,18 @@ class Exchange:
             # Where only the end of the connection marks the end of the body, a plain close would look complete.
             self._side.exchange_broken(abort=self._close_delimited or self._side.scheme == "https")
         else:
-            accept = next((value for name, value in self._request.fields if name.lower() == b"accept"), b"")
-            content_type, body = error_body(error.status, as_json=prefers_json(accept))
+            as_json = self._prefers_json()
+            content_type, body = self._page(error.status, as_json) or error_body(error.status, as_json=as_json)
             self._give(error.status, reason_phrase(error.status), error_fields(error, content_type), body, told(error))
+
+    def _prefers_json(self) -> bool:
+        accept = next((value for name, value in self._request.fields if name.lower() == b"accept"), b"")
+        return prefers_json(accept)
+
+    def _page(self, status: int, as_json: bool) -> Page | None:
+        """The operator's own page for an error of the proxy's, None where there is none."""
+        pages = self._service.pages if self._goal is None else self._goal.pages
+        return pages.find(status, as_json=as_json)
 
     def _answer(self, said: object) -> None:
         """A middleware's own response."""
@@ -669,8 +704,13 @@ class Exchange:
         except ValueError as error:
             self._hook_failed("on_request", error)
             return
-        fields = without_framing(response.fields, b"date")
-        self._give(response.status, response.reason, fields, response.body or b"", "")
+        fields, body = without_framing(response.fields, b"date"), response.body or b""
+        if isinstance(response, TooManyRequests):
+            page = self._page(response.status, self._prefers_json())
+            if page is not None:
+                fields = [(b"Content-Type", page.content_type), *without_framing(fields, b"content-type")]
+                body = page.body
+        self._give(response.status, response.reason, fields, body, "")
 
     def _give(self, status: int, reason: bytes, fields: Fields, body: bytes, error: str) -> None:
         head, side = self._head, self._side
@@ -728,6 +768,7 @@ class Exchange:
                     tls.version if tls is not None else "",
                     tls.resumed if tls is not None else False,
                     error,
+                    self._request_id,
                 )
             )
         )

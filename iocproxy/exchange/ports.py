@@ -192,6 +192,8 @@ class Server(Protocol):
     """One server of an upstream."""
 
     name: str
+    #: what it is called in a Host field: as in its URL, without a port that is the scheme's default
+    authority: bytes
 
     def idle(self) -> Lease | None:
         """A kept connection that looks alive; no waiting."""

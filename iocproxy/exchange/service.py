@@ -22,7 +22,7 @@ class Service(Shared):
                 self.counters.handshakes_resumed += 1
             else:
                 self.counters.handshakes_full += 1
-        return Forwarding(client, scheme, self.trusted)
+        return Forwarding(client, scheme, self.trusted, forwarded=self.forwarded)
 
     def begin(
         self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool, trailers: Fields
@@ -38,7 +38,8 @@ class Service(Shared):
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""
-        content_type, body = error_body(error.status, as_json=False)
+        page = self.pages.find(error.status, as_json=False)
+        content_type, body = page or error_body(error.status, as_json=False)
         head = own_response(
             self.date_line(),
             error.status,

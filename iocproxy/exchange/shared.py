@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from iocproxy.exchange.pages import NO_PAGES, ErrorPages
 from iocproxy.exchange.ports import Upstream
+from iocproxy.exchange.request_ids import RequestIds
 from iocproxy.limits import ClientKeys, NetworkSet
 from iocproxy.message import Record
 from iocproxy.middleware import Chain
@@ -17,16 +19,29 @@ from iocproxy.net.tasks import Tasks
 from iocproxy.routing import RouteTable, Rules
 from iocproxy.telemetry.counters import Counters
 
+#: For `Goal.host`: each server is called by its own name. It is empty, no authority is.
+SERVERS_OWN = b""
+
 
 class Goal(NamedTuple):
-    """Where a route leads."""
+    """Where a route leads.
+
+    `host` is the Host that the upstream is sent: None for the client's, `SERVERS_OWN`, or an authority. `pages` are for
+    the errors of requests on the way there.
+    """
 
     upstream: Upstream
     rules: Rules
+    host: bytes | None = None
+    pages: ErrorPages = NO_PAGES
 
 
 class Shared:
-    """`now` is the event loop's clock, for durations; the wall clock is only written down."""
+    """`now` is the event loop's clock, for durations; the wall clock is only written down.
+
+    `forwarded` switches the Forwarded field on. `request_ids` is None where requests have none. `pages` are for errors
+    before there is a route.
+    """
 
     def __init__(
         self,
@@ -35,6 +50,9 @@ class Shared:
         chain: Chain,
         keys: ClientKeys,
         trusted: NetworkSet,
+        forwarded: bool,
+        request_ids: RequestIds | None,
+        pages: ErrorPages,
         counters: Counters,
         tasks: Tasks,
         log: FilteringBoundLogger,
@@ -49,6 +67,9 @@ class Shared:
         self.now = now
         self.wall = time.time
         self.trusted = trusted
+        self.forwarded = forwarded
+        self.request_ids = request_ids
+        self.pages = pages
         self._date = b""
         self._date_second = 0
 

@@ -31,6 +31,7 @@ _NOTICED = (
     HOP_BY_HOP
     | FORWARDED
     | {b"host", b"content-length", b"expect", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"}
+    | {b"x-request-id"}
 )
 
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(/[^?]*|)(\?.*|)", re.IGNORECASE | re.DOTALL)
@@ -44,6 +45,8 @@ class FieldSection:
     are what the client claims about whom it speaks for: worth nothing unless the client is a trusted proxy.
     `forwarded` are the other fields of that kind (`fields.FORWARDED`). `count` is how many fields there were in all.
     `trailer` are the names of announced trailers; `takes_trailers` says that the client wants those of a response.
+    `request_id` is what its X-Request-ID says, None without one; that field is among `fields`, too, as it is not always
+    ours to say.
     """
 
     __slots__ = (
@@ -58,6 +61,7 @@ class FieldSection:
         "forwarded_proto",
         "host",
         "keep_alive",
+        "request_id",
         "takes_trailers",
         "trailer",
         "upgrade",
@@ -77,6 +81,7 @@ class FieldSection:
         self.forwarded_for: list[bytes] = []
         self.forwarded_proto = b""
         self.forwarded_host = b""
+        self.request_id: bytes | None = None
         self._written = b""
 
     def written(self) -> bytes:
@@ -85,6 +90,10 @@ class FieldSection:
         if not written:
             written = self._written = request_lines(self.host, self.fields, self.body)
         return written
+
+    def written_for(self, host: bytes) -> bytes:
+        """The same lines with another Host."""
+        return b"Host: %b%b" % (host, self.written()[len(b"Host: ") + len(self.host) :])
 
 
 class RequestHead:
@@ -250,6 +259,9 @@ def _section(version: int, fields: Fields) -> FieldSection:
             section.forwarded_proto = value
         elif name == b"x-forwarded-host":
             section.forwarded_host = value
+        elif name == b"x-request-id":
+            kept.append(field)  # several are one list (RFC 9110 section 5.3), and a list is no id
+            section.request_id = value if section.request_id is None else section.request_id + b", " + value
         elif name in FORWARDED:
             section.forwarded = [*(section.forwarded or ()), field]
     if len(hosts) != 1 and (hosts or version == 11):

@@ -53,9 +53,15 @@ class RequestLimits:
         return None if dry_run else too_many_requests(wait)
 
 
-def too_many_requests(wait: float) -> Response:
+class TooManyRequests(Response):
+    """The built-in limit's answer, which unlike a middleware's is one of the proxy's own errors."""
+
+    __slots__ = ()
+
+
+def too_many_requests(wait: float) -> TooManyRequests:
     """A 429 whose Retry-After is true: whole seconds, rounded up (RFC 9110 section 10.2.3)."""
-    return Response(
+    return TooManyRequests(
         429,
         [("Retry-After", str(ceil(wait))), ("Content-Type", "text/plain"), ("Cache-Control", "no-store")],
         b"Too many requests. Please slow down.\n",

@@ -10,8 +10,10 @@ from structlog.typing import FilteringBoundLogger
 
 from iocproxy.clock import Clock
 from iocproxy.config import Config, Rate
+from iocproxy.exchange.pages import ErrorPages
+from iocproxy.exchange.request_ids import RequestIds
 from iocproxy.exchange.service import Service
-from iocproxy.exchange.shared import Goal
+from iocproxy.exchange.shared import SERVERS_OWN, Goal
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.limits import ClientKeys, ConcurrencyLimit, NetworkSet, WindowLimit
 from iocproxy.message import Client, Record, Request
@@ -65,16 +67,22 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
             Goal(
                 upstreams[route.upstream],
                 compile_rules(config.http_of(route), config.timeouts_of(route), config.http),
+                _UPSTREAM_HOSTS.get(route.upstream_host, route.upstream_host.encode("ascii")),
+                ErrorPages(pages, material.pages),
             ),
         )
-        for route in config.effective_routes
+        for route, pages in zip(config.effective_routes, material.route_pages, strict=True)
     )
+    request_id = config.forwarding.request_id
     chain = Chain(_members(config, material, around))
     service = Service(
         routes=table,
         chain=chain,
         keys=keys,
         trusted=NetworkSet(config.server.trusted_proxies),
+        forwarded=config.forwarding.forwarded,
+        request_ids=None if request_id == "off" else RequestIds(keep=request_id == "keep"),
+        pages=ErrorPages(material.pages),
         counters=around.counters,
         tasks=around.tasks,
         log=around.log,
@@ -93,6 +101,9 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         log=around.log,
     )
     return Assembly(admission, upstreams)
+
+
+_UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}
 
 
 def _route_name(host: str | None, path: str) -> str:

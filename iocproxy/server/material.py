@@ -1,4 +1,4 @@
-"""What a configuration names but does not hold: certificates, authorities, user classes.
+"""What a configuration names but does not hold: error pages, certificates, authorities, user classes.
 
 Loading them is the last of the checks before anything starts. All faults are collected; nothing is left behind.
 """
@@ -14,15 +14,20 @@ from pathlib import Path
 from iocproxy.config import Config, Logging, Parts, Tls, Upstream
 from iocproxy.config.faults import in_order
 from iocproxy.errors import ConfigError, Fault
+from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
+from iocproxy.server.pages import load_pages
 from iocproxy.tls import CertificateStore, UpstreamTls, client_context, load_certificate
 
 
 @dataclass(slots=True)
 class Material:
     """`stores` has one entry for each listener, None where it speaks plain HTTP; `upstream_tls` is by upstream and
-    host, for the https servers; `warnings` are for the log: (key path, text)."""
+    host, for the https servers; `pages` are by status or class, and `route_pages` has one such table for each of the
+    effective routes; `warnings` are for the log: (key path, text)."""
 
+    pages: dict[str, Page] = field(default_factory=dict)
+    route_pages: list[dict[str, Page]] = field(default_factory=list)
     stores: list[CertificateStore | None] = field(default_factory=list)
     upstream_tls: dict[tuple[str, str], UpstreamTls] = field(default_factory=dict)
     middlewares: list[object] = field(default_factory=list)
@@ -36,6 +41,9 @@ def load_material(config: Config) -> Material:
     """
     material = Material()
     faults: list[Fault] = []
+    material.pages = load_pages(config.errors, "errors", faults)
+    for index, route in enumerate(config.effective_routes):
+        material.route_pages.append(load_pages(route.errors, f"routes[{index}].errors", faults))
     for index, listener in enumerate(config.listeners):
         try:
             store = _store(listener.tls, f"listeners[{index}].tls", material) if listener.tls is not None else None

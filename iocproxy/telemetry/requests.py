@@ -92,9 +92,12 @@ class JsonFormat:
         tls_version: str,
         tls_resumed: bool,
         error: str,
+        request_id: str,
     ) -> str:
         key = (upstream, route, version, tls_version, tls_resumed)
         tail = self._tails.get(key) or self._tail(key)
+        if request_id:
+            tail += f',"request_id":{quoted(request_id)}'
         if error:
             tail += f',"error":{quoted(error)}'
         return (
@@ -152,6 +155,8 @@ class ConsoleFormat:
         if record.tls_version:
             pairs += key % ("tls", shown(record.tls_version))
             pairs += key % ("tls_resumed", record.tls_resumed)
+        if record.request_id:
+            pairs += key % ("request_id", shown(record.request_id))
         if record.error:
             pairs += key % ("error", shown(record.error))
         what = printable(f"{record.status} {record.method} {record.host}{record.target}")

@@ -53,6 +53,7 @@ class UpstreamServer:
         log: FilteringBoundLogger,
     ) -> None:
         self.name = f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
+        self.authority = server.authority.encode("ascii")
         self._server = server
         self._max_connections = max_connections
         self._max_idle = max_idle

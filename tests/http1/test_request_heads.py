@@ -312,6 +312,32 @@ def test_a_known_section_is_shared_and_never_that_of_another_authority() -> None
     assert parser.parse(_get(b"Y: 1")).host == b"a.test"
 
 
+@pytest.mark.parametrize(
+    ("lines", "request_id"),
+    [
+        ([], None),
+        ([b"X-Request-ID: abc"], b"abc"),
+        ([b"x-REQUEST-id:"], b""),
+        ([b"X-Request-ID: abc", b"X-Request-ID: def"], b"abc, def"),
+        ([b"X-Request-ID:", b"X-Request-ID: abc"], b", abc"),  # a list, and no id either
+    ],
+)
+def test_a_request_id_is_noticed_and_left_in_its_place(lines: list[bytes], request_id: bytes | None) -> None:
+    parser = RequestHeadParser(LIMITS)
+    for _ in range(2):  # parsed, and known
+        section = parser.parse(_get(b"A: 1", *lines, b"B: 2")).section
+        assert section.request_id == request_id
+        assert [name for name, _ in section.fields] == [b"A", *(line.partition(b":")[0] for line in lines), b"B"]
+
+
+def test_lines_for_another_host() -> None:
+    section = RequestHeadParser(LIMITS).parse(_post(b"A: 1", b"Content-Length: 5")).section
+    assert section.written_for(b"b.test:80") == b"Host: b.test:80\r\nA: 1\r\nContent-Length: 5\r\n"
+    assert section.written() == b"Host: a.test\r\nA: 1\r\nContent-Length: 5\r\n"
+    unnamed = RequestHeadParser(LIMITS).parse(_old(b"A: 1")).section
+    assert unnamed.written_for(b"b.test") == b"Host: b.test\r\nA: 1\r\n"
+
+
 def test_what_is_remembered_of_heads_is_bounded() -> None:
     parser = RequestHeadParser(LIMITS)
     first = parser.parse(_get(b"X: first")).section

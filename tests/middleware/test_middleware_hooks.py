@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -203,6 +204,64 @@ def test_a_target_that_cannot_be_on_the_wire_is_never_sent(run: Run, iocproxy_or
     with RawClient(proxy.address) as client:
         assert client.request("GET", "/x").status == 500
     assert iocproxy_origin.requests == []
+
+
+NAMING = """
+class Mine:
+    {d} on_request(self, request):
+        seen.append(request.request_id)
+        request.request_id = 7
+        if request.path == "/field":
+            request.headers["X-Request-ID"] = "field"
+"""
+
+
+@KINDS
+def test_it_sees_the_id_of_a_request_and_cannot_change_it(run: Run, iocproxy_origin: Origin, kind: str) -> None:
+    proxy, module = run(NAMING, kind=kind, forwarding={"request_id": "keep"})
+    with RawClient(proxy.address) as client:
+        for path in ("/", "/field"):
+            assert client.request("GET", path, headers=[("X-Request-ID", "abc")]).status == 200
+    assert module.seen == ["abc", "abc"]
+    assert [request.header("X-Request-ID") for request in iocproxy_origin.requests] == ["abc", "abc"]
+    assert [record.request_id for record in proxy.wait_for_records(2)] == ["abc", "abc"]
+
+
+def test_where_requests_have_no_id_the_field_is_like_any_other(run: Run, iocproxy_origin: Origin) -> None:
+    proxy, module = run(NAMING)
+    with RawClient(proxy.address) as client:
+        for path in ("/", "/field"):
+            assert client.request("GET", path, headers=[("X-Request-ID", "abc")]).status == 200
+    assert module.seen == ["", ""]
+    assert [request.header("X-Request-ID") for request in iocproxy_origin.requests] == ["abc", "field"]
+    assert [record.request_id for record in proxy.wait_for_records(2)] == ["", ""]
+
+
+@pytest.mark.parametrize("upstream_host", ["keep", "server", "route.test"])
+def test_the_host_it_sets_goes_before_the_routes(run: Run, iocproxy_origin: Origin, upstream_host: str) -> None:
+    source = """
+class Mine:
+    def on_request(self, request):
+        if request.path == "/mine":
+            request.host = b"mine.test"
+"""
+    proxy, _ = run(source, routes=[{"upstream": "origin", "upstream_host": upstream_host}])
+    with RawClient(proxy.address) as client:
+        for path in ("/mine", "/"):
+            assert client.request("GET", path, headers=[("Host", "a.test")]).status == 200
+    host, port = iocproxy_origin.address
+    of_route = {"keep": "a.test", "server": f"{host}:{port}"}.get(upstream_host, upstream_host)
+    told = [(request.header("Host"), request.header("X-Forwarded-Host")) for request in iocproxy_origin.requests]
+    assert told == [("mine.test", "a.test"), (of_route, "a.test")]
+
+
+def test_its_own_429_is_not_replaced_by_an_error_page(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "429.html").write_bytes(b"page")
+    source = "class Mine:\n    def on_request(self, request): return Response(429, body=b'mine')\n"
+    proxy, _ = run(source, errors={"pages": {"429": str(tmp_path / "429.html")}})
+    with RawClient(proxy.address) as client:
+        answer = client.request("GET", "/")
+        assert (answer.status, answer.body) == (429, b"mine")
 
 
 @KINDS

@@ -38,6 +38,7 @@ PLAIN = Record(
     error="",
 )
 TLS = PLAIN._replace(tls_version="TLSv1.3", tls_resumed=True, version=10)
+NAMED = PLAIN._replace(request_id="a|b")
 FAILED = PLAIN._replace(status=502, bytes_out=0, upstream="", route="", version=0, method="", error='said "no"')
 
 
@@ -99,7 +100,7 @@ def written(records: list[Record], form: Any) -> str:
 
 
 def test_json_lines() -> None:
-    assert written([PLAIN, TLS, FAILED], "json") == (
+    assert written([PLAIN, TLS, NAMED, FAILED], "json") == (
         '{"timestamp":"2023-11-14T22:13:20.250Z","level":"info","event":"request","client":"203.0.113.7"'
         ',"method":"GET","host":"example.com","path":"/a?b=c","status":200,"bytes_in":0,"bytes_out":13'
         ',"duration_ms":1.235,"upstream":"10.0.0.5:9000","route":"example.com/","http":"1.1","tls":null'
@@ -109,6 +110,10 @@ def test_json_lines() -> None:
         ',"duration_ms":1.235,"upstream":"10.0.0.5:9000","route":"example.com/","http":"1.0","tls":"TLSv1.3"'
         ',"tls_resumed":true}\n'
         '{"timestamp":"2023-11-14T22:13:20.250Z","level":"info","event":"request","client":"203.0.113.7"'
+        ',"method":"GET","host":"example.com","path":"/a?b=c","status":200,"bytes_in":0,"bytes_out":13'
+        ',"duration_ms":1.235,"upstream":"10.0.0.5:9000","route":"example.com/","http":"1.1","tls":null'
+        ',"tls_resumed":false,"request_id":"a|b"}\n'
+        '{"timestamp":"2023-11-14T22:13:20.250Z","level":"info","event":"request","client":"203.0.113.7"'
         ',"method":"","host":"example.com","path":"/a?b=c","status":502,"bytes_in":0,"bytes_out":0'
         ',"duration_ms":1.235,"upstream":null,"route":null,"http":null,"tls":null'
         ',"tls_resumed":false,"error":"said \\"no\\""}\n'
@@ -116,11 +121,13 @@ def test_json_lines() -> None:
 
 
 def test_console_lines() -> None:
-    assert written([PLAIN, TLS, FAILED], "console") == (
+    assert written([PLAIN, TLS, NAMED, FAILED], "console") == (
         "2023-11-14T22:13:20.250Z [info     ] 200 GET example.com/a?b=c      client=203.0.113.7 bytes_in=0 bytes_out=13"
         " duration_ms=1.235 upstream=10.0.0.5:9000 route=example.com/ http=1.1\n"
         "2023-11-14T22:13:20.250Z [info     ] 200 GET example.com/a?b=c      client=203.0.113.7 bytes_in=0 bytes_out=13"
         " duration_ms=1.235 upstream=10.0.0.5:9000 route=example.com/ http=1.0 tls=TLSv1.3 tls_resumed=True\n"
+        "2023-11-14T22:13:20.250Z [info     ] 200 GET example.com/a?b=c      client=203.0.113.7 bytes_in=0 bytes_out=13"
+        " duration_ms=1.235 upstream=10.0.0.5:9000 route=example.com/ http=1.1 request_id=a|b\n"
         "2023-11-14T22:13:20.250Z [info     ] 502  example.com/a?b=c         client=203.0.113.7 bytes_in=0 bytes_out=0"
         " duration_ms=1.235 error='said \"no\"'\n"
     )

@@ -43,7 +43,7 @@ def test_examples_have_the_keys_of_what_is_written(iocproxy: ProxyFactory) -> No
 
 
 def test_every_key_of_a_request_is_explained() -> None:
-    line = JsonFormat().lines([REQUEST._replace(error="why")])
+    line = JsonFormat().lines([REQUEST._replace(error="why", request_id="id")])
     requests = section("Requests").split("On the console")[0]
     assert table(section("Formats")) + table(requests) == list(json.loads(line))
 

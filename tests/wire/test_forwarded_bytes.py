@@ -13,10 +13,10 @@ DATE = b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n"
 VIA = b"Via: 1.1 iocproxy\r\n"
 
 
-def _from(scheme: str, host: bytes = b"a.test", version: bytes = b"1.1") -> bytes:
+def _from(front: Any, host: bytes = b"a.test", version: bytes = b"1.1") -> bytes:
     return (
-        b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: " + scheme.encode() + b"\r\nX-Forwarded-Host: " + host
-        + b"\r\nVia: " + version + b" iocproxy\r\n"
+        b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: " + front.scheme.encode() + b"\r\nX-Forwarded-Host: " + host
+        + b"\r\nX-Forwarded-Port: %d" % front.address[1] + b"\r\nVia: " + version + b" iocproxy\r\n"
     )  # fmt: skip
 
 
@@ -162,9 +162,9 @@ def _steps(case: Case, size: int = 0) -> Sequence[Any]:
     return [Send(case.answer, size=size), *([Close()] if case.closing_origin else [])]
 
 
-def _arrives(case: Case, scheme: str) -> bytes:
-    return case.arrives.replace(b"FROM\r\n", _from(scheme, version=case.version) + b"\r\n").replace(
-        b"HEADER\r\n", _from(scheme, b"A.test") + b"\r\n"
+def _arrives(case: Case, front: Any) -> bytes:
+    return case.arrives.replace(b"FROM\r\n", _from(front, version=case.version) + b"\r\n").replace(
+        b"HEADER\r\n", _from(front, b"A.test") + b"\r\n"
     )
 
 
@@ -186,7 +186,7 @@ def test_every_byte_both_ways(any_front: Any) -> None:
         if received != case.received + (OKED if case.kept else b""):
             wrong[f"{name}, to the client"] = received
         arrived = front.origin.requests[before].raw
-        if arrived != _arrives(case, front.scheme):
+        if arrived != _arrives(case, front):
             wrong[f"{name}, to the origin"] = arrived
     assert wrong == {}
 
@@ -207,7 +207,7 @@ def test_octet_by_octet_both_ways(front: Any) -> None:
             if not case.kept:
                 client.expect_closed()
         request = started.origin.requests[before]
-        head, _, body = _arrives(case, "http").partition(b"\r\n\r\n")
+        head, _, body = _arrives(case, started).partition(b"\r\n\r\n")
         assert request.head == head + b"\r\n\r\n", name
         chunked = b"Transfer-Encoding: chunked" in head
         assert request.body == (b"".join(body.split(b"\r\n")[1:-3:2]) if chunked else body), name

@@ -26,7 +26,7 @@ _HTML = "text/html; charset=utf-8"
 _PIECE = bytes(range(32, 127)).ljust(128, b"\n") * 512  # 64 KiB of text that a terminal survives
 
 #: The fields that iocproxy sets on every request, whatever the client sent.
-_OURS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"via"})
+_OURS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"via"})
 
 _POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
