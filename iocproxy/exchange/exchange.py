@@ -35,18 +35,18 @@ from iocproxy.errors import ProxyError, Side
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
 from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
+from iocproxy.exchange.outgoing import request_for, response_for
 from iocproxy.exchange.pages import Page
 from iocproxy.exchange.ports import ClientSide, Lease, Server
-from iocproxy.exchange.request_ids import NAME as REQUEST_ID
 from iocproxy.exchange.rewriting import check_answer, check_rewritten_request, take_over_response, without_framing
 from iocproxy.exchange.shared import SERVERS_OWN, Goal, Shared
 from iocproxy.http1.body import NO_TRAILERS
 from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk, last_chunk
 from iocproxy.http1.errors import bad_response
-from iocproxy.http1.framing import CHUNKED
+from iocproxy.http1.framing import CHUNKED, UNTIL_CLOSE
 from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
-from iocproxy.http1.serialize import request_head, request_lines, response_head
+from iocproxy.http1.serialize import response_head
 from iocproxy.message import Fields, Record, Request, Response, reason_phrase
 from iocproxy.middleware.request_limits import TooManyRequests
 
@@ -73,13 +73,6 @@ _IDEMPOTENT = frozenset(
         *("PROPPATCH", "REBIND", "UNBIND", "UNLOCK"),
     }
 )
-
-#: What is said to the next hop alone, by whether there is an upgrade and whether trailers are wanted.
-_HOP = {
-    (True, False): b"Connection: Upgrade\r\nUpgrade: %b\r\n",
-    (True, True): b"Connection: Upgrade, TE\r\nUpgrade: %b\r\nTE: trailers\r\n",
-    (False, True): b"Connection: TE\r\nTE: trailers\r\n%b",
-}
 
 #: How much of a request's body is kept for a retry, in octets.
 _REPLAY_LIMIT = 64 * 1024
@@ -378,7 +371,13 @@ class Exchange:
         self._server = server
         self._lease = lease
         self._phase = _WAITING
-        outgoing = self._outgoing or self._request_head(server)
+        outgoing = self._outgoing
+        if not outgoing:
+            goal = self._goal
+            assert goal is not None
+            outgoing = request_for(server, goal, self._head, self._request, self._request_id, self._side.forwarding)
+            if goal.host != SERVERS_OWN:
+                self._outgoing = outgoing
         kept = self._kept
         if kept:
             outgoing += self._framed(b"".join(kept))
@@ -393,41 +392,6 @@ class Exchange:
         lease.start(self, self._head.method, outgoing, self._rules.timeouts, owed=owed)
         if not self._request_done and self._lease is lease and not lease.blocked:
             self._side.unhold()
-
-    def _request_head(self, server: Server) -> bytes:
-        head, request, goal = self._head, self._request, self._goal
-        assert goal is not None
-        section, request_id, host = head.section, self._request_id, goal.host
-        if host is not None:
-            host = host or server.authority  # `SERVERS_OWN` is empty
-        tail = self._side.forwarding.lines(head)
-        if request_id:
-            tail += b"X-Request-ID: %b\r\n" % request_id.encode("ascii")
-        if head.expects_continue:
-            tail += b"Expect: 100-continue\r\n"
-        if section.trailer:
-            tail += b"Trailer: %b\r\n" % section.trailer
-        if head.upgrade or section.takes_trailers:
-            tail += _HOP[bool(head.upgrade), section.takes_trailers] % head.upgrade
-        if (
-            request.fields is not section.fields
-            or request.host is not section.host
-            or (request_id and section.request_id is not None)
-        ):
-            if host is None or request.host != head.host:  # a middleware that set another has the last word
-                host = request.host
-            fields = request.fields
-            if request_id:
-                fields = [field for field in fields if field[0].lower() != REQUEST_ID]
-            lines = request_lines(host, fields, head.body)
-        elif host is None:
-            lines = section.written()
-        else:
-            lines = section.written_for(host)
-        outgoing = request_head(head.method, request.target, lines, head.body, tail)
-        if goal.host != SERVERS_OWN:
-            self._outgoing = outgoing
-        return outgoing
 
     def _framed(self, data: bytes) -> bytes:
         """`data` of the request's body as it goes over the wire, with the end mark when it is complete."""
@@ -527,7 +491,9 @@ class Exchange:
         usual = keep_alive and version == 11 and head.dated and not head.trailer
         outgoing = head.usual if usual else b""
         if not outgoing:
-            outgoing = self._response_head(head)
+            framing = CHUNKED if self._chunking else UNTIL_CLOSE if self._close_delimited else head.body
+            date = b"" if head.dated else self._service.date_line()
+            outgoing = response_for(self._head, head, framing, date, keep_alive=keep_alive)
             if usual:
                 head.usual = outgoing
         if body:
@@ -540,22 +506,6 @@ class Exchange:
             self._complete()
         else:
             side.write(outgoing)
-
-    def _response_head(self, head: ResponseHead) -> bytes:
-        tail = VIA[head.version]
-        if self._chunking:
-            tail = b"Transfer-Encoding: chunked\r\n" + tail
-            if head.trailer and self._head.section.takes_trailers:
-                tail = b"Trailer: %b\r\n%b" % (head.trailer, tail)
-        elif not self._close_delimited and head.announced is not None and head.status != 204:  # RFC 9110 section 8.6
-            tail = b"Content-Length: %d\r\n%b" % (head.announced, tail)
-        if not self._keep_alive:
-            tail = b"Connection: close\r\n" + tail
-        elif self._head.version == 10:
-            tail = b"Connection: keep-alive\r\n" + tail
-        if not head.dated:
-            tail = self._service.date_line() + tail
-        return response_head(head.status, head.reason, head.fields, tail)
 
     def _last_chunk(self, trailers: Fields) -> bytes:
         """RFC 9110 section 6.5.1: trailers are for a client that asked for them; the others may do without."""

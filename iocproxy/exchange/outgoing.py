@@ -1,0 +1,76 @@
+"""The heads that go out: a request's for a server, a response's for a client. Put together from parsed parts."""
+
+from __future__ import annotations
+
+from iocproxy.exchange.forwarding import VIA, Forwarding
+from iocproxy.exchange.ports import Server
+from iocproxy.exchange.request_ids import NAME as REQUEST_ID
+from iocproxy.exchange.shared import Goal
+from iocproxy.http1.framing import CHUNKED, UNTIL_CLOSE, BodyLength
+from iocproxy.http1.request import RequestHead
+from iocproxy.http1.response import ResponseHead
+from iocproxy.http1.serialize import request_head, request_lines, response_head
+from iocproxy.message import Request
+
+#: What is said to the next hop alone, by whether there is an upgrade and whether trailers are wanted.
+_HOP = {
+    (True, False): b"Connection: Upgrade\r\nUpgrade: %b\r\n",
+    (True, True): b"Connection: Upgrade, TE\r\nUpgrade: %b\r\nTE: trailers\r\n",
+    (False, True): b"Connection: TE\r\nTE: trailers\r\n%b",
+}
+
+
+def request_for(
+    server: Server, goal: Goal, head: RequestHead, request: Request, request_id: str, forwarding: Forwarding
+) -> bytes:
+    """The head of `head`'s request for `server`, as the middlewares have made it (`request`)."""
+    section, host = head.section, goal.host
+    if host is not None:
+        host = host or server.authority  # `SERVERS_OWN` is empty
+    tail = forwarding.lines(head)
+    if request_id:
+        tail += b"X-Request-ID: %b\r\n" % request_id.encode("ascii")
+    if head.expects_continue:
+        tail += b"Expect: 100-continue\r\n"
+    if section.trailer:
+        tail += b"Trailer: %b\r\n" % section.trailer
+    if head.upgrade or section.takes_trailers:
+        tail += _HOP[bool(head.upgrade), section.takes_trailers] % head.upgrade
+    if (
+        request.fields is not section.fields
+        or request.host is not section.host
+        or (request_id and section.request_id is not None)
+    ):
+        if host is None or request.host != head.host:  # a middleware that set another has the last word
+            host = request.host
+        fields = request.fields
+        if request_id:
+            fields = [field for field in fields if field[0].lower() != REQUEST_ID]
+        lines = request_lines(host, fields, head.body)
+    elif host is None:
+        lines = section.written()
+    else:
+        lines = section.written_for(host)
+    return request_head(head.method, request.target, lines, head.body, tail)
+
+
+def response_for(
+    request: RequestHead, head: ResponseHead, framing: BodyLength, date: bytes, *, keep_alive: bool
+) -> bytes:
+    """The head of an upstream's response for the client that sent `request`.
+
+    `framing` is how the client will find the end of the body. `date` is a complete Date line where the response has
+    none, else b"".
+    """
+    tail = VIA[head.version]
+    if framing == CHUNKED:
+        tail = b"Transfer-Encoding: chunked\r\n" + tail
+        if head.trailer and request.section.takes_trailers:
+            tail = b"Trailer: %b\r\n%b" % (head.trailer, tail)
+    elif framing != UNTIL_CLOSE and head.announced is not None and head.status != 204:  # RFC 9110 section 8.6
+        tail = b"Content-Length: %d\r\n%b" % (head.announced, tail)
+    if not keep_alive:
+        tail = b"Connection: close\r\n" + tail
+    elif request.version == 10:
+        tail = b"Connection: keep-alive\r\n" + tail
+    return response_head(head.status, head.reason, head.fields, date + tail)
