@@ -339,7 +339,7 @@ class ClientConnection(asyncio.Protocol):
         if self._state is not _HEAD:
             return
         if data:  # the client reads nothing: no more is answered before it does
-            self._ahead = data
+            self._ahead += data
             self._pause(_AHEAD)
             return
         # every request in the read was answered on the spot
