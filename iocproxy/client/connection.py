@@ -296,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
         if self._waits:
             self._waits = False
             self._body_begun = self._loop.time()
-            if self._state is _BODY and not self.blocked:
+            if self._state is _BODY:
                 self._arm_body()
 
     def touch(self) -> None:
@@ -399,7 +399,7 @@ class ClientConnection(asyncio.Protocol):
                 self._waits = head.expects_continue and not rest
                 self._unpause(_AHEAD)
             self._exchange = self._exchanges.begin(self, head, body, done=reader.done, trailers=reader.trailers)
-            if self._state is _BODY and not self.blocked:
+            if self._state is _BODY:
                 self._arm_body()
 
     def _read_body(self, data: bytes) -> None:
@@ -498,6 +498,8 @@ class ClientConnection(asyncio.Protocol):
     def _arm_body(self) -> None:
         """Until the silence is too long, or the body has come too slowly on the whole, whichever is sooner."""
         rules = self.rules
+        if self.blocked:
+            return  # `response_write` runs
         if self._waits:
             self._timer.cancel()  # the upstream's deadline runs
             return

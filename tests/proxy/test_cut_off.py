@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import threading
 from collections.abc import Callable
@@ -92,6 +93,36 @@ def test_a_reader_that_is_given_up(iocproxy: ProxyFactory, origin: Origin) -> No
         record = proxy.wait_for_records(1)[0]
         assert (record.status, record.error) == (200, "client: did not read the response")
         ends_visibly(client)
+
+
+def read_for_ever(exchange: Exchange) -> None:
+    with contextlib.suppress(Exception):  # whatever the end looks like from here
+        exchange.read_body()
+
+
+def test_a_reader_that_is_given_up_although_it_goes_on_sending(iocproxy: ProxyFactory, origin: Origin) -> None:
+    """What it sends does not buy it time for what it does not read."""
+
+    def flood(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        threading.Thread(target=read_for_ever, args=(exchange,), daemon=True).start()
+        while True:
+            exchange.send(bytes(100_000))
+
+    origin.on("POST", "/x", respond=flood, read_body=False)
+    proxy = iocproxy(upstream=origin, timeouts={"response_write": "500ms"}, http={"min_body_rate": False})
+    with RawClient(proxy.address) as client:
+        client.send(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n")
+        pause = threading.Event()
+        for _ in range(200):
+            if proxy.records:
+                break
+            try:
+                client.send(b"a")
+            except OSError:
+                break
+            pause.wait(0.05)
+        assert proxy.wait_for_records(1)[0].error == "client: did not read the response"
 
 
 def answered(client: RawClient, seconds: float) -> bool:
