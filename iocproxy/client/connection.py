@@ -380,7 +380,10 @@ class ClientConnection(asyncio.Protocol):
         self.requests += 1
         self._end_asked = not head.keep_alive
         if head.body == NO_BODY:
-            self._body_done(rest)
+            if rest or self._pauses:
+                self._body_done(rest)
+            else:
+                self._state = _BUSY
             self._exchange = self._exchanges.begin(self, head, b"", done=True, trailers=NO_TRAILERS)
         else:
             reader = self._reader = body_reader(head.body)

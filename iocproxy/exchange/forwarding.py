@@ -15,7 +15,7 @@ import re
 from iocproxy.exchange import rfc7239
 from iocproxy.exchange.answers import PSEUDONYM
 from iocproxy.http1.fields import is_authority
-from iocproxy.http1.request import RequestHead
+from iocproxy.http1.request import FieldSection, RequestHead
 from iocproxy.limits import NetworkSet
 from iocproxy.message import Client
 
@@ -39,7 +39,7 @@ class Forwarding:
     With `forwarded`, they include the field of RFC 7239.
     """
 
-    __slots__ = ("_by", "_lines", "_port", "_prefix", "_said", "_scheme", "_trusted", "address", "trusted")
+    __slots__ = ("_by", "_lines", "_port", "_prefix", "_said", "_scheme", "_trusted", "address", "trusted", "usual")
 
     def __init__(self, client: Client, scheme: str, trusted: NetworkSet, *, forwarded: bool = False) -> None:
         self.address = client.address
@@ -53,6 +53,8 @@ class Forwarding:
             client.address.encode("ascii"),
             self._scheme,
         )
+        #: for whoever writes the heads: a field section of this connection, and all that followed its first line
+        self.usual: tuple[FieldSection | None, bytes] = (None, b"")
         self._said: tuple[bytes, int] | None = None  # the host and version that `_lines` are for
         self._lines = b""
 

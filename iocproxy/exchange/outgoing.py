@@ -20,11 +20,22 @@ _HOP = {
 }
 
 
+#: Whose requests have no Content-Length that depends on the method (`serialize.request_head`).
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+
+
 def request_for(
     server: Server, goal: Goal, head: RequestHead, request: Request, request_id: str, forwarding: Forwarding
 ) -> bytes:
     """The head of `head`'s request for `server`, as the middlewares have made it (`request`)."""
     section, host = head.section, goal.host
+    unchanged = request.fields is section.fields and request.host is section.host
+    # :: The usual request: only its first line differs from the last one's of this connection
+    usual = unchanged and host is None and not request_id and head.method in _BODILESS and not forwarding.trusted
+    if usual:
+        known, rest = forwarding.usual
+        if known is section:
+            return b"%b %b HTTP/1.1\r\n%b" % (head.method.encode("ascii"), request.target, rest)
     if host is not None:
         host = host or server.authority  # `SERVERS_OWN` is empty
     tail = forwarding.lines(head)
@@ -36,11 +47,7 @@ def request_for(
         tail += b"Trailer: %b\r\n" % section.trailer
     if head.upgrade or section.takes_trailers:
         tail += _HOP[bool(head.upgrade), section.takes_trailers] % head.upgrade
-    if (
-        request.fields is not section.fields
-        or request.host is not section.host
-        or (request_id and section.request_id is not None)
-    ):
+    if not unchanged or (request_id and section.request_id is not None):
         if host is None or request.host != head.host:  # a middleware that set another has the last word
             host = request.host
         fields = request.fields
@@ -51,7 +58,10 @@ def request_for(
         lines = section.written()
     else:
         lines = section.written_for(host)
-    return request_head(head.method, request.target, lines, head.body, tail)
+    outgoing = request_head(head.method, request.target, lines, head.body, tail)
+    if usual:
+        forwarding.usual = section, outgoing[outgoing.find(b"\r\n") + 2 :]
+    return outgoing
 
 
 def response_for(

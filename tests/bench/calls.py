@@ -120,6 +120,7 @@ def settings(directory: Path, origin_port: int, authority: trustme.CA) -> dict[s
     certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     tls = {"certificates": [{"cert": str(certificate), "key": str(key)}]}
     return {
+        "http": {"max_requests": False},
         "listeners": [{"bind": "127.0.0.1:0"}, {"bind": "127.0.0.1:0", "tls": tls}],
         "limits": {
             "exempt": [],
