@@ -87,3 +87,8 @@ class ProxyError(IocproxyError):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.side}/{self.stage} status={self.status} {self.args[0]!r}>"
+
+
+def own_fault(why: str, stage: str, *, status: int = 500) -> ProxyError:
+    """Nobody's fault but the proxy's, or that of the code it was given: no other server would do better."""
+    return ProxyError(why, side=Side.PROXY, stage=stage, status=status, proxy_status="proxy_internal_error")

@@ -31,7 +31,7 @@ import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
 from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
@@ -309,12 +309,12 @@ class Exchange:
         # what it made of the request may be as mistaken: the answer and the record go by what the client sent
         request.fields, request.target, request.host = head.fields, head.target, head.host
         self._service.log.error("middleware_failed", hook=hook, request=repr(request), exc_info=error)
-        self._fail(_internal_error(f"a middleware's {hook} failed", "middleware"))
+        self._fail(own_fault(f"a middleware's {hook} failed", "middleware"))
 
     def crashed(self, error: Exception) -> None:
         """A fault of our own. The request must not hang on it, nor what it holds be lost."""
         self._service.log.error("exchange_failed", request=repr(self._request), exc_info=error)
-        self._fail(_internal_error("a fault of the proxy's own", "exchange"))
+        self._fail(own_fault("a fault of the proxy's own", "exchange"))
 
     def _wait(self, coro: Coroutine[Any, Any, None], what: str) -> None:
         if not self._request_done:
@@ -738,10 +738,6 @@ async def _hook_result(waiting: Awaitable[T]) -> T:
 def _octets(value: object) -> bytes:
     """What a middleware may have put in the place of octets when it no longer mattered."""
     return value if isinstance(value, bytes) else str(value).encode("latin-1", "backslashreplace")
-
-
-def _internal_error(why: str, stage: str) -> ProxyError:
-    return ProxyError(why, side=Side.PROXY, stage=stage, status=500, proxy_status="proxy_internal_error")
 
 
 #: A `Record` from its values without the detour through the keyword constructor.

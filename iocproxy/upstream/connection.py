@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from iocproxy.config import Timeouts
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.exchange.ports import ResponseSide
 from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
@@ -342,15 +342,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._close()
             if exchange is not None:  # it was handed the response and never let go: a fault of ours, told already
                 self._exchange = None
-                exchange.upstream_failed(
-                    ProxyError(
-                        "a fault of the proxy's own",
-                        side=Side.PROXY,
-                        stage="response",
-                        status=500,
-                        proxy_status="proxy_internal_error",
-                    )
-                )
+                exchange.upstream_failed(own_fault("a fault of the proxy's own", "response"))
         elif self._state is _HEAD:
             # Nothing came back on a connection that had been kept: it was closed before the request arrived, or so we
             # may assume for a request that can be repeated (RFC 9112 section 9.3.1).

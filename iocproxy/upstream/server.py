@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from structlog.typing import FilteringBoundLogger
 
 from iocproxy.config import Server, Timeouts
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.response import ResponseHeadParser
 from iocproxy.net.attach import attach
@@ -182,9 +182,7 @@ class UpstreamServer:
         if now - self._last_shortage > EPISODE:
             self._log.warning("connect_shortage", server=self.name, error=why)
         self._last_shortage = now
-        return ProxyError(
-            why, side=Side.PROXY, stage="connect", status=503, retryable=False, proxy_status="proxy_internal_error"
-        )
+        return own_fault(why, "connect", status=503)
 
     def _error(self, why: str, proxy_status: str, status: int = 502) -> ProxyError:
         return ProxyError(

@@ -422,7 +422,7 @@ def test_a_chunked_put_is_repeated_whole(iocproxy: ProxyFactory, origin: Origin)
     assert [request.body for request in origin.requests[1:]] == [b"abcdefg", b"abcdefg"]
 
 
-@pytest.mark.parametrize("method", IDEMPOTENT)
+@pytest.mark.parametrize("method", [method for method in IDEMPOTENT if method != "TRACE"])  # which has no body
 @pytest.mark.parametrize(
     "point",
     [
@@ -436,22 +436,18 @@ def test_a_chunked_put_is_repeated_whole(iocproxy: ProxyFactory, origin: Origin)
 def test_wherever_the_origin_was_when_it_closed(
     iocproxy: ProxyFactory, origin: Origin, method: str, point: list[Any]
 ) -> None:
-    with_body = method != "TRACE"
-    if not with_body and PUT_BODY[:300] in [getattr(step, "marker", b"") for step in point]:
-        return  # a TRACE has no body to be in
     go = threading.Event()
     origin.script([ExpectRequest(), Send(OK), WaitFor(go), *point, Close()])
-    proxy = start(iocproxy, origin, http={"trace": True})
+    proxy = start(iocproxy, origin)
     with RawClient(proxy.address) as client:
         assert client.request("GET", "/first").body == b"ok"
-        body = PUT_BODY if with_body else b""
-        framing = b"Content-Length: %d\r\n" % len(body) if with_body else b""
-        client.send(b"%b /again HTTP/1.1\r\nHost: a\r\n%b\r\n%b" % (method.encode(), framing, body))
+        framing = b"Content-Length: %d\r\n" % len(PUT_BODY)
+        client.send(b"%b /again HTTP/1.1\r\nHost: a\r\n%b\r\n%b" % (method.encode(), framing, PUT_BODY))
         go.set()
         assert client.read_response(method.encode()).status == 200
         assert client.request("GET", "/third").status == 200
     (again,) = [request for request in origin.requests if request.path == "/again"]  # the other one was never whole
-    assert (again.connection, again.body) == (1, body)
+    assert (again.connection, again.body) == (1, PUT_BODY)
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "LOCK"])
