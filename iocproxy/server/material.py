@@ -17,7 +17,7 @@ from iocproxy.errors import ConfigError, Fault
 from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
 from iocproxy.server.pages import load_pages
-from iocproxy.tls import CertificateStore, UpstreamTls, client_context, load_certificate
+from iocproxy.tls import CertificateStore, ServerPolicy, UpstreamTls, client_context, load_certificate
 
 
 @dataclass(slots=True)
@@ -97,7 +97,8 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
             material.warnings.extend((place, warning) for warning in certificate.warnings)
     if faults:
         raise ConfigError(faults)
-    return CertificateStore(certificates, min_version=tls.min_version, session_tickets=tls.session_tickets)
+    policy = ServerPolicy(min_version=tls.min_version, session_tickets=tls.session_tickets)
+    return CertificateStore(certificates, policy)
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from iocproxy.tls.certificate import Certificate, load_certificate
 from iocproxy.tls.client_hello import ClientHello, ClientHelloReader, HelloError, HelloFault
-from iocproxy.tls.context import CIPHERS, VERSIONS, UpstreamTls, client_context, server_context
+from iocproxy.tls.context import UpstreamTls, client_context, server_context
 from iocproxy.tls.link import TlsLink
 from iocproxy.tls.pipeline import Ended, TlsPipeline
+from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, VERSIONS, ServerPolicy
 from iocproxy.tls.self_signed import SelfSigned, self_signed
 from iocproxy.tls.store import CertificateStore, Identity
 
 __all__ = [
     "CIPHERS",
+    "DEFAULT_POLICY",
     "VERSIONS",
     "Certificate",
     "CertificateStore",
@@ -22,6 +24,7 @@ __all__ = [
     "HelloFault",
     "Identity",
     "SelfSigned",
+    "ServerPolicy",
     "TlsLink",
     "TlsPipeline",
     "UpstreamTls",

@@ -13,17 +13,7 @@ from pathlib import Path
 
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.tls.certificate import Certificate
-
-#: What `min_version` may say.
-VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-#: Mozilla's intermediate list for TLS 1.2 (guidelines 5.7) without the finite-field DHE suites, which cost ten times
-#: the CPU of ECDHE and which no client needs. TLS 1.3 suites are OpenSSL's own.
-CIPHERS = (
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
-)
+from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, VERSIONS, ServerPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +24,19 @@ class UpstreamTls:
     server_name: str  #: host name or IP address; an address is verified but not sent as SNI (RFC 6066 section 3)
 
 
-def server_context(
-    certificate: Certificate,
-    *,
-    min_version: str = "1.2",
-    session_tickets: bool = True,
-    num_tickets: int = 2,
-    alpn: Sequence[str] = ("http/1.1",),
-) -> ssl.SSLContext:
-    """A context that serves one certificate.
-
-    With `session_tickets` off, sessions live in the context's own cache (20,480 of them, for two hours) and are taken
-    up by session ID on TLS 1.2 and by a ticket that only names the cache entry on TLS 1.3. `num_tickets` is how many
-    TLS 1.3 tickets follow a full handshake, 0 for none.
+def server_context(certificate: Certificate, policy: ServerPolicy = DEFAULT_POLICY) -> ssl.SSLContext:
+    """A context that serves one certificate under one policy.
 
     Blocking: reads the certificate's files. Raises OSError when those changed for the worse since they were loaded,
     KeyError for a `min_version` not in `VERSIONS`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _harden(context, VERSIONS[min_version])
+    _harden(context, VERSIONS[policy.min_version], policy.ciphers)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    if not session_tickets:
+    if not policy.session_tickets:
         context.options |= ssl.OP_NO_TICKET
-    context.num_tickets = num_tickets
-    context.set_alpn_protocols(list(alpn))
+    context.num_tickets = policy.num_tickets
+    context.set_alpn_protocols(list(policy.alpn))
     certificate.load_into(context)
     return context
 
@@ -71,7 +50,7 @@ def client_context(
     Blocking: reads the authorities. Raises ConfigError when `ca` cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _harden(context, ssl.TLSVersion.TLSv1_2)
+    _harden(context, ssl.TLSVersion.TLSv1_2, CIPHERS)
     context.set_alpn_protocols(list(alpn))
     if not verify:
         context.check_hostname = False
@@ -90,8 +69,8 @@ def client_context(
     return context
 
 
-def _harden(context: ssl.SSLContext, minimum: ssl.TLSVersion) -> None:
+def _harden(context: ssl.SSLContext, minimum: ssl.TLSVersion, ciphers: str) -> None:
     """What holds on both sides."""
     context.minimum_version = minimum
-    context.set_ciphers(CIPHERS)
+    context.set_ciphers(ciphers)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION

@@ -1,73 +1,88 @@
-"""The certificates of one listener, and which of them a client gets."""
+"""The certificates of one listener, the policies of its hosts, and which of them a client gets."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from iocproxy.tls.certificate import Certificate
 from iocproxy.tls.client_hello import ClientHello
 from iocproxy.tls.context import server_context
+from iocproxy.tls.policy import DEFAULT_POLICY, ServerPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A certificate with the one context that serves it."""
+    """A certificate under a policy, with the one context that serves it."""
 
     certificate: Certificate
+    policy: ServerPolicy
     context: ssl.SSLContext
     offload: bool  #: True when its handshakes run in the executor (RSA: docs/design/tls-pipeline.md has the figures)
 
 
 class CertificateStore:
-    """The certificates of one listener; immutable, shared by its connections, and by threads.
+    """The certificates and policies of one listener; immutable, shared by its connections, and by threads.
 
-    Each certificate has a context of its own and so its own session cache and ticket keys: a session made under one
-    cannot be taken up under another.
+    Each pair of certificate and policy has a context of its own and so its own session cache and ticket keys: a
+    session made under one cannot be taken up under another.
     """
 
     def __init__(
         self,
         certificates: Sequence[Certificate],
-        *,
-        min_version: str = "1.2",
-        session_tickets: bool = True,
-        num_tickets: int = 2,
-        alpn: Sequence[str] = ("http/1.1",),
+        policy: ServerPolicy = DEFAULT_POLICY,
+        hosts: Mapping[str, ServerPolicy] | None = None,
     ) -> None:
-        """Options as for `server_context`, which may raise. Raises ValueError without a certificate."""
+        """`policy` is the listener's; `hosts` names those that have another: a lower-case host name, or "*.example.com"
+        for every name below it.
+
+        Blocking, and raises what `server_context` does. Raises ValueError without a certificate.
+        """
         if not certificates:
             raise ValueError("a TLS listener needs at least one certificate")
-        self.identities: tuple[Identity, ...] = tuple(
-            Identity(
-                certificate,
-                server_context(
-                    certificate,
-                    min_version=min_version,
-                    session_tickets=session_tickets,
-                    num_tickets=num_tickets,
-                    alpn=alpn,
-                ),
-                offload=certificate.is_rsa,
+        self.policy = policy
+        self._hosts = dict(hosts or {})
+        self._identities = {
+            each: tuple(
+                Identity(certificate, each, server_context(certificate, each), offload=certificate.is_rsa)
+                for certificate in certificates
             )
-            for certificate in certificates
-        )
-        self._by_name: dict[str, Identity] = {}
-        for identity in self.identities:
-            for name in identity.certificate.names:
-                self._by_name.setdefault(name, identity)
+            for each in dict.fromkeys((policy, *self._hosts.values()))
+        }
+        self._by_name: dict[str, int] = {}
+        for index, certificate in enumerate(certificates):
+            for name in certificate.names:
+                self._by_name.setdefault(name, index)
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """All of them, the policies in order of first mention and under each the certificates."""
+        return tuple(identity for identities in self._identities.values() for identity in identities)
+
+    def policy_for(self, host: str) -> ServerPolicy:
+        """What holds for `host`, in lower case and without port, "" where none was named: exact, else the closest
+        wildcard above it, else the listener's."""
+        if not self._hosts:
+            return self.policy
+        found = self._hosts.get(host)
+        while found is None and host:
+            _, _, host = host.partition(".")
+            found = self._hosts.get(f"*.{host}")
+        return found or self.policy
 
     def choose(self, hello: ClientHello) -> Identity:
-        """The certificate for the name asked for: exact, else a wildcard (one label, RFC 9525), else the first."""
+        """The policy of the name asked for, and its certificate: exact, else a wildcard (one label, RFC 9525), else the
+        first."""
         name = hello.server_name
-        found = self._by_name.get(name)
-        if found is None and name:
-            found = self._by_name.get("*." + name.partition(".")[2])
-        return found or self.identities[0]
+        index = self._by_name.get(name)
+        if index is None and name:
+            index = self._by_name.get("*." + name.partition(".")[2])
+        return self._identities[self.policy_for(name)][index or 0]
 
     def session_stats(self) -> dict[str, int]:
-        """OpenSSL's counters (`ssl.SSLContext.session_stats`) summed over the certificates."""
+        """OpenSSL's counters (`ssl.SSLContext.session_stats`) summed over the contexts."""
         total: dict[str, int] = {}
         for identity in self.identities:
             for counter, value in identity.context.session_stats().items():
@@ -75,4 +90,5 @@ class CertificateStore:
         return total
 
     def __repr__(self) -> str:
-        return f"<CertificateStore {', '.join(str(identity.certificate.cert) for identity in self.identities)}>"
+        names = dict.fromkeys(str(identity.certificate.cert) for identity in self.identities)
+        return f"<CertificateStore {', '.join(names)}>"

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from iocproxy.errors import ProxyError, Side
-from iocproxy.tls import CertificateStore, Ended, TlsPipeline
+from iocproxy.tls import CertificateStore, Ended, ServerPolicy, TlsPipeline
 from iocproxy.tls.pipeline import BATCH, RECORD
 
 
@@ -215,7 +215,7 @@ def test_a_name_that_is_not_in_the_certificate(store, trusting) -> None:
 
 
 def test_nothing_in_common(pair, trusting) -> None:
-    both = Both(CertificateStore([pair("localhost")], min_version="1.3"), trusting("TLSv1_2"))
+    both = Both(CertificateStore([pair("localhost")], ServerPolicy(min_version="1.3")), trusting("TLSv1_2"))
     both.client.handshake()
     both.server.feed(both.client.take_outgoing())
     with pytest.raises(ProxyError, match="unsupported protocol"):

@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from iocproxy.errors import ConfigError
 from iocproxy.tls import (
+    VERSIONS,
     CertificateStore,
     ClientHello,
+    ServerPolicy,
     client_context,
     load_certificate,
     self_signed,
@@ -187,7 +189,7 @@ def test_server_context_policy(pair) -> None:
 
 
 def test_server_context_options(pair) -> None:
-    context = server_context(pair("localhost"), min_version="1.3", session_tickets=False, num_tickets=1)
+    context = server_context(pair("localhost"), ServerPolicy(min_version="1.3", session_tickets=False, num_tickets=1))
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3
     assert context.options & ssl.OP_NO_TICKET
     assert context.num_tickets == 1
@@ -248,3 +250,25 @@ def test_session_stats_are_summed(pair) -> None:
     store = CertificateStore([pair("localhost"), pair("first.example")])
     assert store.session_stats()["accept"] == 0
     assert store.session_stats().keys() == ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).session_stats().keys()
+
+
+def test_a_host_may_have_a_policy_of_its_own(pair) -> None:
+    strict, inner = ServerPolicy(min_version="1.3"), ServerPolicy(session_tickets=False)
+    hosts = {"admin.example": strict, "*.inner.example": inner, "open.inner.example": ServerPolicy()}
+    store = CertificateStore([pair("*.example"), pair("admin.example")], hosts=hosts)
+    for name, policy, cert in [
+        ("", store.policy, 0),
+        ("www.example", store.policy, 0),
+        ("admin.example", strict, 1),
+        ("inner.example", store.policy, 0),
+        ("a.inner.example", inner, 0),
+        ("a.b.inner.example", inner, 0),
+        ("open.inner.example", store.policy, 0),
+    ]:
+        chosen = store.choose(asks(name))
+        assert chosen.policy == store.policy_for(name) == policy, name
+        assert chosen.certificate == store.identities[cert].certificate, name
+        assert chosen.context.minimum_version is VERSIONS[policy.min_version], name
+    contexts = [identity.context for identity in store.identities]
+    assert len(contexts) == 6
+    assert len(set(map(id, contexts))) == 6

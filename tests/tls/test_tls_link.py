@@ -13,7 +13,7 @@ import pytest
 
 from iocproxy.errors import ProxyError, Side
 from iocproxy.net.endings import reset_when_closed
-from iocproxy.tls import CertificateStore, UpstreamTls, client_context
+from iocproxy.tls import CertificateStore, ServerPolicy, UpstreamTls, client_context
 from iocproxy.tls.pipeline import Ended, TlsPipeline
 
 ALERT, FATAL = 21, 2
@@ -356,7 +356,7 @@ async def test_garbage(serve, store, data, answer, message) -> None:
 
 
 async def test_an_alert_for_a_client_without_a_common_version(serve, pair, trusting) -> None:
-    running = await serve(CertificateStore([pair("localhost")], min_version="1.3"))
+    running = await serve(CertificateStore([pair("localhost")], ServerPolicy(min_version="1.3")))
     with pytest.raises(ssl.SSLError, match=r"(?i)alert protocol version"):
         await connect(running.address, trusting("TLSv1_2"))
     made = await running.links.get()

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from iocproxy.tls import CertificateStore
+from iocproxy.tls import CertificateStore, ServerPolicy
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="the openssl command is not on PATH")
@@ -59,7 +59,7 @@ def closing(recorder, how):
 @pytest.mark.parametrize("how", ["close", "the client leaves"])
 @pytest.mark.parametrize("rsa", [False, True], ids=["ecdsa", "rsa"])
 async def test_python_takes_up_a_session(serve, pair, trusting, recorder, version, tickets, how, rsa) -> None:
-    store = CertificateStore([pair("localhost", rsa=rsa)], session_tickets=tickets)
+    store = CertificateStore([pair("localhost", rsa=rsa)], ServerPolicy(session_tickets=tickets))
     running = await serve(store, closing(recorder, how))
     context = trusting(version)
     session, resumed = None, []
@@ -75,7 +75,7 @@ async def test_python_takes_up_a_session(serve, pair, trusting, recorder, versio
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_a_session_in_the_cache_survives_abort(serve, pair, trusting, recorder, version) -> None:
-    store = CertificateStore([pair("localhost")], session_tickets=False)
+    store = CertificateStore([pair("localhost")], ServerPolicy(session_tickets=False))
     running = await serve(store, recorder)
     context = trusting(version)
 
@@ -106,7 +106,7 @@ async def test_a_session_in_the_cache_survives_abort(serve, pair, trusting, reco
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_a_session_in_the_cache_survives_a_reset(serve, pair, trusting, version) -> None:
-    running = await serve(CertificateStore([pair("localhost")], session_tickets=False))
+    running = await serve(CertificateStore([pair("localhost")], ServerPolicy(session_tickets=False)))
     context = trusting(version)
 
     def first():
@@ -127,7 +127,7 @@ async def test_a_session_in_the_cache_survives_a_reset(serve, pair, trusting, ve
 
 
 async def test_no_tickets_no_resumption(serve, pair, trusting) -> None:
-    running = await serve(CertificateStore([pair("localhost")], num_tickets=0))
+    running = await serve(CertificateStore([pair("localhost")], ServerPolicy(num_tickets=0)))
     context = trusting("TLSv1_3")
 
     def one_visit() -> bool:
@@ -164,7 +164,7 @@ def s_client(address, *options: str, say: str = "") -> str:
 @needs_openssl
 @KINDS
 async def test_s_client_takes_up_a_session(serve, pair, recorder, tmp_path, version, tickets) -> None:
-    store = CertificateStore([pair("localhost")], session_tickets=tickets)
+    store = CertificateStore([pair("localhost")], ServerPolicy(session_tickets=tickets))
     running = await serve(store, closing(recorder, "close"))
     flag = {"TLSv1_2": "-tls1_2", "TLSv1_3": "-tls1_3"}[version]
     file = str(tmp_path / "session.pem")
