@@ -22,6 +22,9 @@ The states, each with what holds in it (`_State`):
 * In OPEN, one call of `data_received` runs decryption, `inner.data_received` and its `write` in one stack. What
   `inner` writes during the call is joined, so that head and body become one record and one write, and sent when the
   call ends or a record is full. What it writes at other times is sent at once.
+* The session tickets that OpenSSL makes when a TLS 1.3 handshake is complete (RFC 8446 section 4.6.1) wait in the
+  pipeline for the first thing that is sent, the response most often. No client waits for them; on their own they
+  would cost a system call and a packet, and a client that leaves without reading would be answered with a reset.
 * Pausing is looked at before each delivery; it reaches the transport when the delivery ends, and resuming happens in
   an iteration of its own (first what is already here, then the transport). So `inner` is never entered twice, data
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
@@ -115,6 +118,7 @@ class TlsLink(asyncio.Protocol):
         "_resume_due",
         "_server_name",
         "_state",
+        "_tickets_size",
         "_timer",
         "_tls",
         "_transport",
@@ -162,6 +166,7 @@ class TlsLink(asyncio.Protocol):
         self._resume_due = False  # `_resumed` is scheduled
         self._eof_told = False
         # Writing
+        self._tickets_size = 0  # of what waits in the pipeline for the first thing that is sent
         self._delivering = False  # within `inner.data_received`: writes are joined
         self._pending: list[bytes] = []
         self._pending_size = 0
@@ -336,26 +341,33 @@ class TlsLink(asyncio.Protocol):
 
     def _stepped(self, done: bool, *, more: bool = False) -> None:
         """A step went well; `more` says that bytes have come since it began."""
+        if done:
+            self._opened()
+            return
         flight = self._pipeline.take_outgoing()
         if flight:
             self._transport.write(flight)
             if len(flight) >= _SIGNED_FLIGHT or self._pipeline.object.session_reused:
                 self._offload = False  # what is left costs less than handing it over
-        if done:
-            self._opened()
-        elif more:
+        if more:
             self._step()
 
     def _opened(self) -> None:
-        ssl_object = self._pipeline.object
+        pipeline = self._pipeline
+        ssl_object = pipeline.object
+        version = ssl_object.version() or ""
         cipher = ssl_object.cipher()
         self.info = TlsInfo(
-            version=ssl_object.version() or "",
-            cipher=cipher[0] if cipher else "",
-            resumed=bool(ssl_object.session_reused),
-            server_name=self._server_name,
-            alpn=ssl_object.selected_alpn_protocol() or "",
+            version,
+            cipher[0] if cipher else "",
+            bool(ssl_object.session_reused),
+            self._server_name,
+            ssl_object.selected_alpn_protocol() or "",
         )
+        if version == "TLSv1.3" and pipeline.server_side:
+            self._tickets_size = pipeline.outgoing_size
+        elif flight := pipeline.take_outgoing():
+            self._transport.write(flight)
         if self._timer is not None:
             self._timer.cancel()
         self._state = _OPEN
@@ -418,8 +430,9 @@ class TlsLink(asyncio.Protocol):
         if self._state is not _OPEN and self._state is not _HALF:
             return
         # 3. Send what OpenSSL has to say (KeyUpdate, a refusal to renegotiate). After close_notify nothing may be said.
-        if (outgoing := pipeline.take_outgoing()) and self._state is _OPEN:
-            self._transport.write(outgoing)
+        if (size := pipeline.outgoing_size) and size != self._tickets_size and self._state is _OPEN:
+            self._tickets_size = 0
+            self._transport.write(pipeline.take_outgoing())
         # 4. Tell the transport what `inner` wants now.
         if self._paused is not self._transport_paused:
             self._set_transport_paused(self._paused)

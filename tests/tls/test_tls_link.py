@@ -136,6 +136,34 @@ async def test_writes_within_one_call_are_one_record(serve, recorder, store, tru
     assert made.link.get_write_buffer_size() == 0
 
 
+@pytest.mark.parametrize("first", ["an answer", "the end"])
+async def test_tickets_go_with_the_first_thing_that_is_sent(serve, recorder, store, trusting, first) -> None:
+    running = await serve(store, recorder)
+    loop = asyncio.get_running_loop()
+    pipeline = TlsPipeline(trusting("TLSv1_3"), server_name="localhost")
+    with socket.create_connection(running.address) as sock:
+        sock.setblocking(False)
+        while not pipeline.handshake():
+            await loop.sock_sendall(sock, pipeline.take_outgoing())
+            pipeline.feed(await loop.sock_recv(sock, 65536))
+        assert not pipeline.object.session.has_ticket
+        await loop.sock_sendall(sock, pipeline.take_outgoing() + pipeline.write(b"?"))
+        made = await running.links.get()
+        await made.inner.received(1)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)  # on their own they would be a segment for nothing
+        if first == "an answer":
+            made.link.write(b"!")
+        else:
+            made.link.close()
+        pipeline.feed(await loop.sock_recv(sock, 65536))
+        assert pipeline.read() == (b"" if first == "the end" else b"!")
+        assert pipeline.object.session.has_ticket
+        assert (pipeline.ended is Ended.CLOSED) is (first == "the end")
+        made.link.abort()
+        await made.inner.lost
+
+
 async def test_half_open_after_close_notify(serve, recorder, store, trusting) -> None:
     """A client that said close_notify may still be answered (RFC 8446 section 6.1)."""
     running = await serve(store, lambda: recorder(half_open=True))
