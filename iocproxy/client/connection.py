@@ -217,7 +217,8 @@ class ClientConnection(asyncio.Protocol):
         return True  # the transport is closed by `_close`, once everything is written
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.timer.cancel()
+        self.timer.drop()
+        self.handshake_late = None
         self._state = _CLOSED
         self.write = _discard
         exchange, self._exchange = self._exchange, None

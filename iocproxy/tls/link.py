@@ -224,15 +224,17 @@ class TlsLink(asyncio.Protocol):
             if state is _OPEN:
                 self._pipeline.close_notify()  # not to be sent: for the session's sake
             del self._pipeline  # 20 KiB and more, which whoever still holds the link has no use for
+            self._on_failure = _tell_nobody
             inner.connection_lost(self._error or exc)
             return
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer.drop()
+        on_failure, self._on_failure = self._on_failure, _tell_nobody
         error = self._error
         if error is None:
             error = self._handshake_error("the connection was lost during the TLS handshake")
             error.__cause__ = exc
-        self._on_failure(error)
+        on_failure(error)
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -621,3 +623,7 @@ class TlsLink(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<TlsLink {self._state.value}{' paused' if self._paused else ''} {self.info or ''}>"
+
+
+def _tell_nobody(error: ProxyError) -> None:
+    """In place of `on_failure` once it can no longer be called: what it holds holds the link."""

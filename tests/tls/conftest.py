@@ -91,6 +91,8 @@ class ManualTimer:
         self.armed = None
         self.history.append("cancelled")
 
+    drop = cancel
+
 
 @pytest.fixture(scope="session")
 def authority():
