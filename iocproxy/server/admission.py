@@ -30,6 +30,7 @@ from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.routing import Rules
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, TlsLink
+from iocproxy.tls.offload import Turns
 
 #: The words of the first doorkeeper, the built-in limits, and the counters they go to.
 _REFUSALS = {"rate": "refused_rate", "client": "refused_concurrent", "total": "refused_total"}
@@ -64,6 +65,7 @@ class Admission:
         self._rules = rules
         self._wheel = wheel
         self._executor = executor
+        self._turns = Turns(self._loop)
         self._tasks = tasks
         self._counters = counters
         self._log = log
@@ -189,6 +191,7 @@ class Admission:
             timer=connection.timer,
             handshake_timeout=self._rules.timeouts.tls_handshake,
             executor=self._executor,
+            turns=self._turns,
             loop=self._loop,
             on_failure=failed,
         )

@@ -98,7 +98,7 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
     if faults:
         raise ConfigError(faults)
     policy = ServerPolicy(min_version=tls.min_version, session_tickets=tls.session_tickets)
-    return CertificateStore(certificates, policy)
+    return CertificateStore(certificates, policy, offload=tls.offload)
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:

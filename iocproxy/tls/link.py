@@ -53,6 +53,7 @@ from iocproxy.link import Timer
 from iocproxy.message import TlsInfo
 from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls
+from iocproxy.tls.offload import Turns
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
 from iocproxy.tls.store import CertificateStore
 
@@ -93,7 +94,8 @@ class TlsLink(asyncio.Protocol):
     `tls` is the certificates to serve with (server's end), or how to open TLS towards an upstream. `timer` is
     armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake succeeded or the
     socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if the
-    handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop.
+    handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop;
+    `turns`, one for each loop, says which those are; a client's end, whose steps are short, needs none.
     """
 
     __slots__ = (
@@ -123,6 +125,7 @@ class TlsLink(asyncio.Protocol):
         "_tls",
         "_transport",
         "_transport_paused",
+        "_turns",
         "_writing_paused",
         "info",
     )
@@ -138,6 +141,7 @@ class TlsLink(asyncio.Protocol):
         timer: Timer | None,
         handshake_timeout: float,
         executor: Executor,
+        turns: Turns | None = None,
         loop: asyncio.AbstractEventLoop,
         on_failure: Callable[[ProxyError], None],
     ) -> None:
@@ -153,6 +157,7 @@ class TlsLink(asyncio.Protocol):
         self._timer = timer
         self._handshake_timeout = handshake_timeout
         self._executor = executor
+        self._turns = turns
         self._on_failure = on_failure
         self._connected = False  # `inner.connection_made` was called
         self._reader: ClientHelloReader | None = None
@@ -274,8 +279,9 @@ class TlsLink(asyncio.Protocol):
                 pass
 
     def _hello_received(self, data: bytes) -> None:
-        reader, store = self._reader, self._tls
+        reader, store, turns = self._reader, self._tls, self._turns
         assert reader is not None
+        assert turns is not None
         assert isinstance(store, CertificateStore)
         try:
             hello = reader.feed(data)
@@ -288,7 +294,7 @@ class TlsLink(asyncio.Protocol):
         self._reader = None
         self._server_name = hello.server_name
         identity = store.choose(hello)
-        self._offload = identity.offload
+        self._offload = not turns.take(identity.step_cost)
         self._pipeline = TlsPipeline(identity.context)
         self._pipeline.feed(reader.received)
         self._state = _State.HANDSHAKE

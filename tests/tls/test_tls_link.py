@@ -507,7 +507,7 @@ async def started(running, trusting):
 
 
 async def test_the_connection_goes_while_a_thread_has_it(serve, pair, trusting, blocked) -> None:
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=blocked)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, _, writer, made = await started(running, trusting)
     await shut(writer)
     assert "closed during the TLS handshake" in str(await made.failed)
@@ -517,7 +517,7 @@ async def test_the_connection_goes_while_a_thread_has_it(serve, pair, trusting, 
 
 
 async def test_the_time_is_up_while_a_thread_has_it(serve, pair, trusting, blocked) -> None:
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=blocked)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, _, writer, made = await started(running, trusting)
     made.link.handshake_timed_out()
     assert "not complete" in str(await made.failed)
@@ -526,7 +526,7 @@ async def test_the_time_is_up_while_a_thread_has_it(serve, pair, trusting, block
 
 async def test_what_comes_while_a_thread_has_it_is_kept(serve, pair, trusting, blocked) -> None:
     """Here garbage, since a client has nothing to say yet; more than is held, so that the transport is paused."""
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=blocked)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, reader, writer, made = await started(running, trusting)
     writer.write(b"\x17\x03\x03\x40\x00" * 20_000)
     while made.link._held_size <= 65_536:  # noqa: ASYNC110
@@ -541,7 +541,7 @@ async def test_what_comes_while_a_thread_has_it_is_kept(serve, pair, trusting, b
 async def test_an_executor_that_is_shut_down(serve, pair) -> None:
     gone = ThreadPoolExecutor(1)
     gone.shutdown()
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=gone)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=gone)
     with pytest.raises((ConnectionError, ssl.SSLError)):
         await connect(running.address, ssl.create_default_context())
     made = await running.links.get()
