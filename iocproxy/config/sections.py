@@ -239,6 +239,22 @@ class ConnectionLimits(Section):
     )
 
 
+class HandshakeLimits(Section):
+    """Checked when a connection is accepted at a listener with TLS, before any TLS work. Failed handshakes are counted:
+    those that the client broke off, got wrong or did not finish in time. Who has too many of them is closed."""
+
+    rate: RateOrOff = Field(
+        Rate(30, 60.0),
+        description="Failed handshakes of one client: with so many in such a time, it is refused.",
+        examples=["30/1m"],
+    )
+    dry_run: Flag = Field(
+        False,
+        description="Only log and count what would be refused.",
+        examples=[True],
+    )
+
+
 class RequestLimits(Section):
     """Checked for every request. What is refused is answered with 429 and Retry-After."""
 
@@ -271,6 +287,7 @@ class Limits(Section):
         "memory", description="Where the windows are kept.", examples=["memory"]
     )
     connections: ConnectionLimits = Field(default_factory=ConnectionLimits, description="Limits at accept.")
+    handshakes: HandshakeLimits = Field(default_factory=HandshakeLimits, description="Limit on failed TLS handshakes.")
     requests: RequestLimits = Field(default_factory=RequestLimits, description="Limits per request.")
 
 

@@ -21,6 +21,7 @@ from iocproxy.http1.request import RequestHeadParser
 from iocproxy.limits import ClientKeys
 from iocproxy.message import Client
 from iocproxy.middleware.chain import Chain, Doorkeeper
+from iocproxy.middleware.handshake_limits import HandshakeLimits
 from iocproxy.net.address import Address
 from iocproxy.net.attach import attach
 from iocproxy.net.deadlines import DeadlineWheel
@@ -32,8 +33,13 @@ from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, TlsLink
 from iocproxy.tls.offload import Turns
 
-#: The words of the first doorkeeper, the built-in limits, and the counters they go to.
-_REFUSALS = {"rate": "refused_rate", "client": "refused_concurrent", "total": "refused_total"}
+#: The words of the built-in limits (the first doorkeeper, and what stands before it) and the counters they go to.
+_REFUSALS = {
+    "rate": "refused_rate",
+    "client": "refused_concurrent",
+    "total": "refused_total",
+    "handshakes": "refused_handshakes",
+}
 
 #: How long aborted connections may take to be gone, in seconds.
 _ABORTING = 5.0
@@ -55,6 +61,7 @@ class Admission:
         tasks: Tasks,
         counters: Counters,
         log: FilteringBoundLogger,
+        handshakes: HandshakeLimits | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._service = service
@@ -69,6 +76,7 @@ class Admission:
         self._tasks = tasks
         self._counters = counters
         self._log = log
+        self._handshakes = handshakes
         self._waits = is_proactor(self._loop)  # a connection is not made at once there
         self._open: dict[ClientConnection, TlsLink | None] = {}
         self._draining = False
@@ -84,6 +92,9 @@ class Admission:
     def admit(self, sock: socket.socket, address: Address, listener: str, store: CertificateStore | None) -> None:
         """Take an accepted socket over. Does not wait; does not raise for anything a client does."""
         client = Client(address.host, address.port, self._keys.key(address.host), listener)
+        if store is not None and self._handshakes is not None and self._handshakes.refuses(client):
+            self._refuse(sock, client, "handshakes", 0)
+            return
         for index, doorkeeper in enumerate(self._chain.doorkeepers):
             said = self._ask(doorkeeper, client)
             if said is None or said is True:

@@ -20,6 +20,7 @@ from iocproxy.message import Client, Record, Request
 from iocproxy.middleware import Chain
 from iocproxy.middleware.access_log import AccessRecords
 from iocproxy.middleware.connection_limits import ConnectionLimits
+from iocproxy.middleware.handshake_limits import HandshakeLimits
 from iocproxy.middleware.request_limits import RequestLimits, RequestWindow
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.resolver import Resolver
@@ -99,6 +100,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         tasks=around.tasks,
         counters=around.counters,
         log=around.log,
+        handshakes=_handshake_limits(config, around),
     )
     return Assembly(admission, upstreams)
 
@@ -183,6 +185,20 @@ def _connection_limits(config: Config, around: Surroundings, exempt: NetworkSet)
         dry_run=limits.dry_run,
         would_refuse=would_refuse,
     )
+
+
+def _handshake_limits(config: Config, around: Surroundings) -> HandshakeLimits | None:
+    limits = config.limits.handshakes
+    window = _window(limits.rate, config.limits.max_clients)
+    if window is None:
+        return None
+
+    def would_refuse(client: Client) -> None:
+        around.counters.dry_run_connections += 1
+        around.log.info("connection_would_be_refused", client=client.address, reason="handshakes", dry_run=True)
+
+    exempt = NetworkSet(config.limits.exempt)
+    return HandshakeLimits(window, exempt, around.clock, dry_run=limits.dry_run, would_refuse=would_refuse)
 
 
 def _window(rate: Rate | None, max_clients: int) -> WindowLimit | None:

@@ -1,0 +1,51 @@
+"""The limit on failed handshakes: who lets one fail too often is refused at the door of every TLS listener for a while.
+
+A handshake costs the proxy a hundred times what it costs a client to break it off. What is counted is what failed, and
+nothing else; the refusal itself comes at accept and costs no more than any other there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from iocproxy.clock import Clock
+from iocproxy.limits import NetworkSet, WindowLimit
+from iocproxy.message import Client
+
+
+class HandshakeLimits:
+    """Refuses a client whose window is full of failures, until the oldest of them has left it.
+
+    With `dry_run` nothing is refused; `would_refuse` is told the client instead.
+    """
+
+    __slots__ = ("_clock", "_dry_run", "_exempt", "_window", "_would_refuse")
+
+    def __init__(
+        self,
+        window: WindowLimit,
+        exempt: NetworkSet,
+        clock: Clock,
+        *,
+        dry_run: bool,
+        would_refuse: Callable[[Client], None],
+    ) -> None:
+        self._window = window
+        self._exempt = exempt
+        self._clock = clock
+        self._dry_run = dry_run
+        self._would_refuse = would_refuse
+
+    def refuses(self, client: Client) -> bool:
+        """Whether the client is to be refused; counts nothing."""
+        if not len(self._window) or not self._window.peek(client.key, self._clock()):
+            return False
+        if self._dry_run:
+            self._would_refuse(client)
+            return False
+        return True
+
+    def failed(self, client: Client) -> None:
+        """A handshake of the client has failed. Beyond the limit there is nothing left to count."""
+        if client.address not in self._exempt:
+            self._window.check(client.key, self._clock())
