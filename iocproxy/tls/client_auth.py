@@ -145,7 +145,9 @@ def _lists(file: Path, path: str, faults: list[Fault]) -> list[x509.CertificateR
         return [x509.load_pem_x509_crl(begin + text + mark + b"\n") for text, mark, _ in pieces]
     except ValueError:
         said = "a damaged revocation list" if begin in data else "no certificate revocation list"
-        faults.append(Fault(path, f"{file} holds {said}", "revocation lists, each -----BEGIN X509 CRL-----, or one DER"))
+        faults.append(
+            Fault(path, f"{file} holds {said}", "revocation lists, each -----BEGIN X509 CRL-----, or one DER")
+        )
         return []
 
 
