@@ -65,7 +65,8 @@ class RawClient:
     `tls` is an `ssl.SSLContext` or `iocproxy_certificates`; `server_name` is what SNI asks for and the certificate
     must be valid for (``localhost`` unless told otherwise), None asks for none, for a context that checks no names;
     `session` resumes an earlier connection's TLS session and needs that connection's context. Each call that waits
-    does so for at most `timeout` seconds and raises TimeoutError; unexpected bytes or ends raise `WireError`, an AssertionError.
+    does so for at most `timeout` seconds and raises TimeoutError; unexpected bytes or ends raise `WireError`, an
+    AssertionError.
     """
 
     def __init__(

@@ -36,8 +36,10 @@ class ClientAuth:
     def apply_to(self, context: ssl.SSLContext) -> None:
         """Make a new server context ask for certificates. Blocking: writes a temporary file where there are lists."""
         context.verify_mode = ssl.CERT_REQUIRED if self.required else ssl.CERT_OPTIONAL
-        # Each certificate in the file is an authority by itself: one that issued it need not be trusted as well.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if not self.whole_chain:
+            # Each certificate in the file is an authority by itself: one that issued it need not be trusted as well.
+            # (Where the whole chain is looked up, all are there, and OpenSSL could not check the end of a partial one.)
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(cadata=self.authorities)
         if self.revoked:
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN if self.whole_chain else ssl.VERIFY_CRL_CHECK_LEAF
@@ -203,10 +205,10 @@ def _about_lists(
 
 
 def _covers_the_chain(lists: list[x509.CertificateRevocationList], authorities: list[x509.Certificate]) -> bool:
-    """Whether each certificate up to a trusted one can be looked up: the list of whoever issued the authorities is
-    there. Without it OpenSSL would refuse everybody."""
-    issuers = {each.issuer for each in lists}
-    return bool(lists) and all(each.issuer in issuers for each in authorities)
+    """Whether each certificate up to the root can be looked up: whoever issued the authorities is one of them and has a
+    list. Where that is not so, OpenSSL would refuse everybody."""
+    can_be_asked = {each.issuer for each in lists} & {each.subject for each in authorities}
+    return all(each.issuer in can_be_asked for each in authorities)
 
 
 def _validity(certificate: x509.Certificate, file: Path, now: datetime.datetime) -> list[str]:

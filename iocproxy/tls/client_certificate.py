@@ -19,6 +19,13 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 @lru_cache(maxsize=_REMEMBERED)
 def read_client_certificate(der: bytes) -> ClientCertificate:
     """Raises ValueError for one that OpenSSL accepted and that cannot be read all the same."""
+    try:
+        return _read(der)
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion) as error:
+        raise ValueError(str(error)) from error
+
+
+def _read(der: bytes) -> ClientCertificate:
     certificate = x509.load_der_x509_certificate(der)
     serial = f"{certificate.serial_number:x}"
     try:
