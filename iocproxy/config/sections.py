@@ -17,6 +17,7 @@ from iocproxy.config.shapes import (
     BindAddress,
     BodyRate,
     ClassName,
+    ClientAuth,
     CountOrOff,
     ErrorFiles,
     FieldName,
@@ -39,6 +40,7 @@ from iocproxy.config.shapes import (
     Text,
     Timeout,
     TlsHost,
+    TlsVersion,
     UpstreamHost,
     Workers,
 )
@@ -216,9 +218,6 @@ class Certificate(Section):
     )
 
 
-_CLIENT_AUTH = shapes.choice("none", "optional", "required")
-
-
 class TlsHosts(Section):
     """Names at this listener that have rules of their own. What is left out is as in `[listeners.tls]`."""
 
@@ -227,18 +226,14 @@ class TlsHosts(Section):
         "the client asks for (SNI), and a request for a host under other rules is answered with 421.",
         examples=[["admin.example.com", "*.internal.example.com"]],
     )
-    client_auth: Annotated[str | None, _CLIENT_AUTH] = Field(
-        None, description="As in `[listeners.tls]`.", examples=["required"]
-    )
+    client_auth: ClientAuth | None = Field(None, description="As in `[listeners.tls]`.", examples=["required"])
     client_ca: FilePath | None = Field(None, description="As in `[listeners.tls]`.", examples=["staff-ca.pem"])
     client_crl: FilePath | None = Field(
         None,
         description="As in `[listeners.tls]`. Needed with a `client_ca` of their own where the listener has one.",
         examples=["staff.crl"],
     )
-    min_version: Annotated[str | None, shapes.choice("1.2", "1.3")] = Field(
-        None, description="As in `[listeners.tls]`.", examples=["1.3"]
-    )
+    min_version: TlsVersion | None = Field(None, description="As in `[listeners.tls]`.", examples=["1.3"])
 
 
 class Tls(Section):
@@ -248,15 +243,13 @@ class Tls(Section):
         description="The name a client asks for (SNI) picks the certificate; the first one is the default.",
         examples=[[{"cert": "site.pem", "key": "site.key"}]],
     )
-    min_version: Annotated[str, shapes.choice("1.2", "1.3")] = Field(
-        "1.2", description="The oldest TLS version a client may use.", examples=["1.3"]
-    )
+    min_version: TlsVersion = Field("1.2", description="The oldest TLS version a client may use.", examples=["1.3"])
     session_tickets: Flag = Field(
         True,
         description="Let clients resume a session by ticket; with false by the server's cache.",
         examples=[True],
     )
-    client_auth: Annotated[str, _CLIENT_AUTH] = Field(
+    client_auth: ClientAuth = Field(
         "none",
         description='Whether clients are asked for a certificate. With "optional" one that is shown must be good, with '
         '"required" there is no connection without one.',

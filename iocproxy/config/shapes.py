@@ -238,6 +238,8 @@ TlsHost: TypeAlias = Annotated[
     str,
     Shape('a host name, such as "example.com" or "*.example.com"', values.read_tls_host, {"type": "string"}),
 ]
+TlsVersion: TypeAlias = Annotated[str, choice("1.2", "1.3")]
+ClientAuth: TypeAlias = Annotated[str, choice("none", "optional", "required")]
 FieldName: TypeAlias = Annotated[
     str,
     Shape(
