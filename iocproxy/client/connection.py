@@ -94,16 +94,17 @@ class ClientConnection(asyncio.Protocol):
         "_reading",
         "_stalled_at",
         "_state",
-        "_timer",
         "_waits",
         "blocked",
         "client",
         "draining",
         "forwarding",
+        "handshake_late",
         "host_check",
         "requests",
         "rules",
         "scheme",
+        "timer",
         "write",
     )
 
@@ -131,7 +132,9 @@ class ClientConnection(asyncio.Protocol):
         self.write: Callable[[bytes], None] = _not_connected
         self._exchanges = exchanges
         self._keep_alive = rules.timeouts.keep_alive
-        self._timer = timer(self._expired)
+        self.timer = timer(self._expired)
+        #: what the timer calls before `connection_made`, when it is the handshake's
+        self.handshake_late: Callable[[], None] | None = None
         self._loop = loop
         self._on_closed = on_closed
         self._max_request_line = limits.max_request_line
@@ -169,6 +172,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._link = link = cast("Link", transport)
+        self.handshake_late = None
         if self._state is _CLOSED:  # the proxy stopped while the connection was being set up
             link.abort()
             return
@@ -177,7 +181,7 @@ class ClientConnection(asyncio.Protocol):
         self.client.tls = link.get_extra_info("tls_info")
         self.host_check = link.get_extra_info("host_check")
         self.forwarding = self._exchanges.connected(self.client, self.scheme)
-        self._timer.arm(self.rules.timeouts.request_header)
+        self.timer.arm(self.rules.timeouts.request_header)
 
     def data_received(self, data: bytes) -> None:
         state = self._state
@@ -187,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
             self._read_body(data)
         elif state is _TUNNEL:
             assert self._exchange is not None
-            self._timer.arm(self.rules.timeouts.tunnel_idle)
+            self.timer.arm(self.rules.timeouts.tunnel_idle)
             self._exchange.client_data(data)
         elif state is _BUSY:
             self._ahead += data
@@ -217,7 +221,8 @@ class ClientConnection(asyncio.Protocol):
         return True  # the transport is closed by `_close`, once everything is written
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        self.timer.drop()
+        self.handshake_late = None
         self._state = _CLOSED
         self.write = _discard
         exchange, self._exchange = self._exchange, None
@@ -229,7 +234,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._link is not None
         self.blocked = True
         self._stalled_at = unread_octets(self._link)
-        self._timer.arm(self.rules.timeouts.response_write)
+        self.timer.arm(self.rules.timeouts.response_write)
         if self._exchange is not None:
             self._exchange.client_blocked()
 
@@ -269,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
         elif self.blocked:
             pass  # `response_write` runs; `resume_writing` arms what comes after it
         else:
-            self._timer.arm(self._keep_alive)
+            self.timer.arm(self._keep_alive)
 
     def exchange_broken(self, *, abort: bool) -> None:
         self._exchange = None
@@ -282,7 +287,7 @@ class ClientConnection(asyncio.Protocol):
 
     def begin_tunnel(self) -> None:
         self._state = _TUNNEL
-        self._timer.arm(self.rules.timeouts.tunnel_idle)
+        self.timer.arm(self.rules.timeouts.tunnel_idle)
         ahead, self._ahead = self._ahead, b""
         exchange = self._exchange
         assert exchange is not None
@@ -305,7 +310,7 @@ class ClientConnection(asyncio.Protocol):
 
     def touch(self) -> None:
         if not self.blocked:
-            self._timer.arm(self.rules.timeouts.tunnel_idle)
+            self.timer.arm(self.rules.timeouts.tunnel_idle)
 
     # ── from the proxy ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -461,7 +466,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(bad_request("request line too long", 414))
         elif not self._in_head:
             self._in_head = True
-            self._timer.arm(self.rules.timeouts.request_header)
+            self.timer.arm(self.rules.timeouts.request_header)
 
     def _refuse_large(self, error: HeadTooLarge) -> None:
         kept = self._heads.kept
@@ -496,11 +501,11 @@ class ClientConnection(asyncio.Protocol):
         """Arm the deadline that the state asks for."""
         state = self._state
         if state is _HEAD:
-            self._timer.arm(self._keep_alive)
+            self.timer.arm(self._keep_alive)
         elif state is _BODY:
             self._arm_body()
         elif state is _TUNNEL:
-            self._timer.arm(self.rules.timeouts.tunnel_idle)
+            self.timer.arm(self.rules.timeouts.tunnel_idle)
 
     def _arm_body(self) -> None:
         """Until the silence is too long, or the body has come too slowly on the whole, whichever is sooner."""
@@ -508,17 +513,19 @@ class ClientConnection(asyncio.Protocol):
         if self.blocked:
             return  # `response_write` runs
         if self._waits:
-            self._timer.cancel()  # the upstream's deadline runs
+            self.timer.cancel()  # the upstream's deadline runs
             return
         seconds = rules.timeouts.request_body
         if rules.min_body_rate:
             allowed = self._body_begun + rules.min_body_grace + self._body_octets / rules.min_body_rate
             seconds = max(0.0, min(seconds, allowed - self._loop.time()))
-        self._timer.arm(seconds)
+        self.timer.arm(seconds)
 
     def _expired(self) -> None:
         state = self._state
-        if state is _CLOSED:
+        if self.handshake_late is not None:
+            self.handshake_late()
+        elif state is _CLOSED:
             self.abort()
         elif self.blocked:
             self._write_stalled()
@@ -543,7 +550,7 @@ class ClientConnection(asyncio.Protocol):
         waiting = unread_octets(self._link)
         if self._stalled_at - waiting >= max(1, rules.min_body_rate * rules.timeouts.response_write):
             self._stalled_at = waiting
-            self._timer.arm(rules.timeouts.response_write)
+            self.timer.arm(rules.timeouts.response_write)
         else:
             exchange, self._exchange = self._exchange, None
             assert self._link is not None
@@ -565,7 +572,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _LINGER
         self._ahead = b""
         self._unpause(_AHEAD | _HELD)
-        self._timer.arm(_LINGER_TIME)
+        self.timer.arm(_LINGER_TIME)
         assert self._link is not None
         end_output(self._link)
 
@@ -573,7 +580,7 @@ class ClientConnection(asyncio.Protocol):
         if self._state is not _CLOSED:
             self._state = _CLOSED
             if self._link is not None:
-                self._timer.arm(_CLOSING)
+                self.timer.arm(_CLOSING)
                 self._link.close()
 
 

@@ -249,6 +249,13 @@ class Tls(Section):
         description="Let clients resume a session by ticket; with false by the server's cache.",
         examples=[True],
     )
+    offload: Annotated[str, shapes.choice("auto", "always", "never")] = Field(
+        "auto",
+        description='Where handshakes are computed. "auto" keeps those with ECDSA keys on the event loop, hands those '
+        "with RSA keys longer than 2048 bits to the threads (`server.threads`), and those with shorter ones when "
+        'several come at once; "always" and "never" mean all of them.',
+        examples=["auto"],
+    )
     client_auth: ClientAuth = Field(
         "none",
         description='Whether clients are asked for a certificate. With "optional" one that is shown must be good, with '

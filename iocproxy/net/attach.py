@@ -7,18 +7,22 @@ import socket
 
 from .loops import is_proactor
 from .proactor import ProactorLink
+from .selector import SelectorLink
 
 
 async def attach(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol) -> None:
-    """Let `protocol` serve `sock`, an accepted or connected non-blocking socket that is now the transport's to close.
+    """Let `protocol` serve `sock`, an accepted or connected non-blocking socket that is now its Link's to close.
 
-    When this returns, `connection_made` has been called with a Link. Raises what the loop raises when the set-up
-    fails, or CancelledError; the socket is closed then.
+    When this returns, `connection_made` has been called with a Link. On a selector loop this never suspends: only a
+    Proactor has to be waited for. Raises what the loop or `connection_made` raises when the set-up fails, or
+    CancelledError; the socket is closed then.
     """
-    if is_proactor(loop):
-        protocol = ProactorLink(loop, sock, protocol)
     try:
-        await loop.connect_accepted_socket(lambda: protocol, sock)
+        if is_proactor(loop):
+            guarded = ProactorLink(loop, sock, protocol)
+            await loop.connect_accepted_socket(lambda: guarded, sock)
+        else:
+            SelectorLink(loop, sock, protocol).start()
     except BaseException:
         sock.close()
         raise

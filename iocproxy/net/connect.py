@@ -47,7 +47,10 @@ async def open_socket(
             return sock
     # A machine without IPv6 says so for ::1 (EADDRNOTAVAIL): what the address that it has said counts for more.
     last = next((exc for exc in reversed(failures) if not is_ours(exc)), failures[-1])
-    raise told_as(last, f"cannot connect to {name}: {', '.join(tried)}") from last
+    try:
+        raise told_as(last, f"cannot connect to {name}: {', '.join(tried)}") from last
+    finally:
+        del failures, last  # each holds this frame, which would hold them until the garbage collector comes
 
 
 def _said(exc: OSError) -> str:

@@ -71,9 +71,19 @@ class Deadline:
             self._noted = True
             self._wheel.cancelled.append(self)
 
+    def drop(self) -> None:
+        """Cancel for good. A connection and its deadline refer to each other, which only the garbage collector would
+        find once both are done with."""
+        self.cancel()
+        self._expired = _nothing
+
     def __repr__(self) -> str:
         state = "idle" if self._when == inf else f"in {self._when - self._time():.3f} s"
         return f"<Deadline {state}>"
+
+
+def _nothing() -> None:
+    """In place of what a dropped deadline would call."""
 
 
 class DeadlineWheel:

@@ -51,3 +51,14 @@ class Tasks:
 
     def __repr__(self) -> str:
         return f"<Tasks {sorted(task.get_name() for task in self._tasks)}>"
+
+
+def run_through(coro: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never suspends, without a task. Raises what it raises, and RuntimeError if it does suspend:
+    then it has been closed, and what it was about is not done."""
+    try:
+        coro.send(None)
+    except StopIteration:
+        return
+    coro.close()
+    raise RuntimeError(f"{coro!r} was not to wait, and did")

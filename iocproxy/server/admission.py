@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
@@ -25,11 +24,13 @@ from iocproxy.middleware.chain import Chain, Doorkeeper
 from iocproxy.net.address import Address
 from iocproxy.net.attach import attach
 from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.loops import is_proactor
 from iocproxy.net.sockets import prepare_client
-from iocproxy.net.tasks import Tasks
+from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.routing import Rules
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, TlsLink
+from iocproxy.tls.offload import Turns
 
 #: The words of the first doorkeeper, the built-in limits, and the counters they go to.
 _REFUSALS = {"rate": "refused_rate", "client": "refused_concurrent", "total": "refused_total"}
@@ -64,9 +65,11 @@ class Admission:
         self._rules = rules
         self._wheel = wheel
         self._executor = executor
+        self._turns = Turns(self._loop)
         self._tasks = tasks
         self._counters = counters
         self._log = log
+        self._waits = is_proactor(self._loop)  # a connection is not made at once there
         self._open: dict[ClientConnection, TlsLink | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
@@ -81,7 +84,6 @@ class Admission:
     def admit(self, sock: socket.socket, address: Address, listener: str, store: CertificateStore | None) -> None:
         """Take an accepted socket over. Does not wait; does not raise for anything a client does."""
         client = Client(address.host, address.port, self._keys.key(address.host), listener)
-        work: Coroutine[Any, Any, None] | None = None
         for index, doorkeeper in enumerate(self._chain.doorkeepers):
             said = self._ask(doorkeeper, client)
             if said is None or said is True:
@@ -89,10 +91,14 @@ class Admission:
             if said is False or isinstance(said, str):
                 self._refuse(sock, client, said, index)
                 return
-            work = self._ask_on(said, index, sock, client, store)
-            break
+            self._counters.connections_open += 1
+            self._tasks.spawn(self._ask_on(said, index, sock, client, store), name="accept")
+            return
         self._counters.connections_open += 1
-        self._tasks.spawn(work or self._attach(sock, client, store), name="accept")
+        if self._waits:
+            self._tasks.spawn(self._attach(sock, client, store), name="accept")
+        else:
+            run_through(self._attach(sock, client, store))
 
     def _ask(self, doorkeeper: Doorkeeper, client: Client) -> bool | str | Awaitable[bool | str | None] | None:
         try:
@@ -179,18 +185,17 @@ class Admission:
             self._log.info("handshake_failed", client=connection.client.address, reason=str(error))
             self._closed(connection)
 
-        def expired() -> None:
-            link.handshake_timed_out()
-
         link = TlsLink(
             connection,
             tls=store,
-            timer=self._wheel.timer(expired),
+            timer=connection.timer,
             handshake_timeout=self._rules.timeouts.tls_handshake,
             executor=self._executor,
+            turns=self._turns,
             loop=self._loop,
             on_failure=failed,
         )
+        connection.handshake_late = link.handshake_timed_out
         return link
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -105,7 +105,7 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
     if faults or policies is None:
         raise ConfigError(faults)
     material.warnings.extend(policies.warnings)
-    return CertificateStore(certificates, policies.default, policies.hosts)
+    return CertificateStore(certificates, policies.default, policies.hosts, offload=tls.offload)
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:

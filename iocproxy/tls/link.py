@@ -22,6 +22,9 @@ The states, each with what holds in it (`_State`):
 * In OPEN, one call of `data_received` runs decryption, `inner.data_received` and its `write` in one stack. What
   `inner` writes during the call is joined, so that head and body become one record and one write, and sent when the
   call ends or a record is full. What it writes at other times is sent at once.
+* The session tickets that OpenSSL makes when a TLS 1.3 handshake is complete (RFC 8446 section 4.6.1) wait in the
+  pipeline for the first thing that is sent, the response most often. No client waits for them; on their own they
+  would cost a system call and a packet, and a client that leaves without reading would be answered with a reset.
 * Pausing is looked at before each delivery; it reaches the transport when the delivery ends, and resuming happens in
   an iteration of its own (first what is already here, then the transport). So `inner` is never entered twice, data
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
@@ -53,6 +56,7 @@ from iocproxy.tls.client_certificate import read_client_certificate
 from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls
 from iocproxy.tls.hosts import HostCheck
+from iocproxy.tls.offload import Turns
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
 from iocproxy.tls.store import CertificateStore, Identity
 
@@ -96,7 +100,8 @@ class TlsLink(asyncio.Protocol):
     `tls` is the certificates to serve with (server's end), or how to open TLS towards an upstream. `timer` is
     armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake succeeded or the
     socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if the
-    handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop.
+    handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop;
+    `turns`, one for each loop, says which those are; a client's end, whose steps are short, needs none.
     """
 
     __slots__ = (
@@ -122,10 +127,12 @@ class TlsLink(asyncio.Protocol):
         "_resume_due",
         "_server_name",
         "_state",
+        "_tickets_size",
         "_timer",
         "_tls",
         "_transport",
         "_transport_paused",
+        "_turns",
         "_writing_paused",
         "info",
     )
@@ -141,6 +148,7 @@ class TlsLink(asyncio.Protocol):
         timer: Timer | None,
         handshake_timeout: float,
         executor: Executor,
+        turns: Turns | None = None,
         loop: asyncio.AbstractEventLoop,
         on_failure: Callable[[ProxyError], None],
     ) -> None:
@@ -156,6 +164,7 @@ class TlsLink(asyncio.Protocol):
         self._timer = timer
         self._handshake_timeout = handshake_timeout
         self._executor = executor
+        self._turns = turns
         self._on_failure = on_failure
         self._connected = False  # `inner.connection_made` was called
         self._reader: ClientHelloReader | None = None
@@ -170,6 +179,7 @@ class TlsLink(asyncio.Protocol):
         self._resume_due = False  # `_resumed` is scheduled
         self._eof_told = False
         # Writing
+        self._tickets_size = 0  # of what waits in the pipeline for the first thing that is sent
         self._delivering = False  # within `inner.data_received`: writes are joined
         self._pending: list[bytes] = []
         self._pending_size = 0
@@ -227,15 +237,17 @@ class TlsLink(asyncio.Protocol):
             if state is _OPEN:
                 self._pipeline.close_notify()  # not to be sent: for the session's sake
             del self._pipeline  # 20 KiB and more, which whoever still holds the link has no use for
+            self._on_failure = _tell_nobody
             inner.connection_lost(self._error or exc)
             return
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer.drop()
+        on_failure, self._on_failure = self._on_failure, _tell_nobody
         error = self._error
         if error is None:
             error = self._handshake_error("the connection was lost during the TLS handshake")
             error.__cause__ = exc
-        self._on_failure(error)
+        on_failure(error)
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -275,8 +287,9 @@ class TlsLink(asyncio.Protocol):
                 pass
 
     def _hello_received(self, data: bytes) -> None:
-        reader, store = self._reader, self._tls
+        reader, store, turns = self._reader, self._tls, self._turns
         assert reader is not None
+        assert turns is not None
         assert isinstance(store, CertificateStore)
         try:
             hello = reader.feed(data)
@@ -289,7 +302,7 @@ class TlsLink(asyncio.Protocol):
         self._reader = None
         self._server_name = hello.server_name
         identity = self._identity = store.choose(hello)
-        self._offload = identity.offload
+        self._offload = not turns.take(identity.step_cost)
         self._pipeline = TlsPipeline(identity.context)
         self._pipeline.feed(reader.received)
         self._state = _State.HANDSHAKE
@@ -344,32 +357,39 @@ class TlsLink(asyncio.Protocol):
 
     def _stepped(self, done: bool, *, more: bool = False) -> None:
         """A step went well; `more` says that bytes have come since it began."""
+        if done:
+            self._opened()
+            return
         flight = self._pipeline.take_outgoing()
         if flight:
             self._transport.write(flight)
             if len(flight) >= _SIGNED_FLIGHT or self._pipeline.object.session_reused:
                 self._offload = False  # what is left costs less than handing it over
-        if done:
-            self._opened()
-        elif more:
+        if more:
             self._step()
 
     def _opened(self) -> None:
-        ssl_object = self._pipeline.object
+        pipeline = self._pipeline
+        ssl_object = pipeline.object
+        version = ssl_object.version() or ""
         cipher = ssl_object.cipher()
         try:
             certificate = self._client_certificate()
         except ProxyError as error:
-            self._refuse(error, self._pipeline.close_notify(), linger=True)
+            self._refuse(error, pipeline.close_notify(), linger=True)
             return
         self.info = TlsInfo(
-            version=ssl_object.version() or "",
-            cipher=cipher[0] if cipher else "",
-            resumed=bool(ssl_object.session_reused),
-            server_name=self._server_name,
-            alpn=ssl_object.selected_alpn_protocol() or "",
-            certificate=certificate,
+            version,
+            cipher[0] if cipher else "",
+            bool(ssl_object.session_reused),
+            self._server_name,
+            ssl_object.selected_alpn_protocol() or "",
+            certificate,
         )
+        if version == "TLSv1.3" and pipeline.server_side:
+            self._tickets_size = pipeline.outgoing_size
+        elif flight := pipeline.take_outgoing():
+            self._transport.write(flight)
         if self._timer is not None:
             self._timer.cancel()
         self._state = _OPEN
@@ -466,8 +486,9 @@ class TlsLink(asyncio.Protocol):
         if self._state is not _OPEN and self._state is not _HALF:
             return
         # 3. Send what OpenSSL has to say (KeyUpdate, a refusal to renegotiate). After close_notify nothing may be said.
-        if (outgoing := pipeline.take_outgoing()) and self._state is _OPEN:
-            self._transport.write(outgoing)
+        if (size := pipeline.outgoing_size) and size != self._tickets_size and self._state is _OPEN:
+            self._tickets_size = 0
+            self._transport.write(pipeline.take_outgoing())
         # 4. Tell the transport what `inner` wants now.
         if self._paused is not self._transport_paused:
             self._set_transport_paused(self._paused)
@@ -667,3 +688,7 @@ class TlsLink(asyncio.Protocol):
 
     def __repr__(self) -> str:
         return f"<TlsLink {self._state.value}{' paused' if self._paused else ''} {self.info or ''}>"
+
+
+def _tell_nobody(error: ProxyError) -> None:
+    """In place of `on_failure` once it can no longer be called: what it holds holds the link."""

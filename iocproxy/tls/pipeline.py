@@ -61,9 +61,9 @@ class TlsPipeline:
         "_object",
         "_outgoing",
         "_read",
-        "_server_side",
         "_write",
         "ended",
+        "server_side",
     )
 
     def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
@@ -73,9 +73,9 @@ class TlsPipeline:
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._server_side = server_name is None
+        self.server_side = server_name is None
         self._object = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=self._server_side, server_hostname=server_name
+            self._incoming, self._outgoing, server_side=self.server_side, server_hostname=server_name
         )
         self._read = self._object.read
         self._write = self._object.write
@@ -183,6 +183,11 @@ class TlsPipeline:
             pass  # most often SSLWantReadError: no close_notify has come from the other side yet
         return self._outgoing.read()
 
+    @property
+    def outgoing_size(self) -> int:
+        """How much there is to be sent. What is not taken goes with what `write` or `close_notify` return next."""
+        return self._outgoing.pending
+
     def take_outgoing(self) -> bytes:
         """What OpenSSL left to send; b"" for nothing."""
         return self._outgoing.read() if self._outgoing.pending else b""
@@ -219,7 +224,7 @@ class TlsPipeline:
             reason = (error.reason or str(error)).replace("_", " ").lower()
             proxy_status = "tls_alert_received" if " alert " in reason else "tls_protocol_error"
         what = "TLS handshake failed" if handshake else "TLS failed"
-        if self._server_side:
+        if self.server_side:
             stage = "handshake" if handshake else "body"
             return ProxyError(f"{what}: {reason}", side=Side.CLIENT, stage=stage)
         return ProxyError(
@@ -232,5 +237,5 @@ class TlsPipeline:
         )
 
     def __repr__(self) -> str:
-        side = "server" if self._server_side else "client"
+        side = "server" if self.server_side else "client"
         return f"<TlsPipeline {side} {self._object.version() or 'no version yet'} ended={self.ended}>"

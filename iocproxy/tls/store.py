@@ -10,6 +10,7 @@ from iocproxy.tls.certificate import Certificate
 from iocproxy.tls.client_hello import ClientHello
 from iocproxy.tls.context import server_context
 from iocproxy.tls.hosts import HostCheck
+from iocproxy.tls.offload import step_cost
 from iocproxy.tls.policy import DEFAULT_POLICY, ServerPolicy
 
 
@@ -20,7 +21,7 @@ class Identity:
     certificate: Certificate
     policy: ServerPolicy
     context: ssl.SSLContext
-    offload: bool  #: True when its handshakes run in the executor (RSA: docs/design/tls-pipeline.md has the figures)
+    step_cost: float  #: what its handshakes cost the loop, see `offload.step_cost`
 
 
 class CertificateStore:
@@ -35,9 +36,11 @@ class CertificateStore:
         certificates: Sequence[Certificate],
         policy: ServerPolicy = DEFAULT_POLICY,
         hosts: Mapping[str, ServerPolicy] | None = None,
+        *,
+        offload: str = "auto",
     ) -> None:
         """`policy` is the listener's; `hosts` names those that have another: a lower-case host name, or "*.example.com"
-        for every name below it.
+        for every name below it. `offload` is the policy of `offload.step_cost`.
 
         Blocking, and raises what `server_context` does. Raises ValueError without a certificate.
         """
@@ -47,7 +50,7 @@ class CertificateStore:
         self._hosts = dict(hosts or {})
         self._identities = {
             each: tuple(
-                Identity(certificate, each, server_context(certificate, each), offload=certificate.is_rsa)
+                Identity(certificate, each, server_context(certificate, each), step_cost(certificate.key_type, offload))
                 for certificate in certificates
             )
             for each in dict.fromkeys((policy, *self._hosts.values()))

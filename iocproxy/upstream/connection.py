@@ -149,7 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._timer.cancel()
+        self._timer.drop()
         if self._state is not _CLOSED:
             self._lost("the server closed the connection" if exc is None else f"the connection broke: {exc}")
         self._forget()

@@ -127,7 +127,10 @@ class UpstreamServer:
             error = failure
         if error.side is Side.UPSTREAM:
             self._counters.upstream_connect_failures += 1
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # it holds this frame
 
     async def _connect(self, targets: list[Target]) -> UpstreamConnection:
         loop = asyncio.get_running_loop()

@@ -15,8 +15,8 @@ def settled_heap() -> Iterator[None]:
     """Take what exists now (modules, models, the compiled configuration) out of every collection to come.
 
     A full collection walks every object that can hold another, and the loop stands still meanwhile; what was made at
-    start-up lives to the end and need not be walked. What the proxy makes for a request is freed by its reference
-    count; only a closed connection leaves a small cycle. So collections may come further apart.
+    start-up lives to the end and need not be walked. What the proxy makes for a connection or a request is freed by its
+    reference count (tests/proxy/test_nothing_kept.py). So collections may come further apart.
     """
     thresholds = gc.get_threshold()
     gc.collect()

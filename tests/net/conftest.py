@@ -19,6 +19,7 @@ import structlog
 from iocproxy.net.accept_proactor import ProactorAccept
 from iocproxy.net.listener import Listener
 from iocproxy.net.proactor import ProactorLink
+from iocproxy.net.selector import SelectorLink
 from iocproxy.net.sockets import bind_listener, prepare_client
 from iocproxy.net.tasks import Tasks
 
@@ -161,22 +162,21 @@ async def completion_transport():
     return make
 
 
-@pytest.fixture(params=["completion", "selector"])
+@pytest.fixture(params=["proactor", "selector"])
 async def link(request, completion_transport):
-    """`link(inner)`: a client socket whose other end `inner` serves through a ProactorLink."""
+    """`link(inner)`: a client socket whose other end `inner` serves through a Link of that kind."""
     loop = asyncio.get_running_loop()
     if request.param == "selector" and sys.platform == "win32":
-        pytest.skip("the ProactorEventLoop has no selector transports")
+        pytest.skip("the ProactorEventLoop has no add_reader")
     clients = []
 
     async def make(inner):
         client, sock = tcp_pair()
         clients.append(client)
-        adapter = ProactorLink(loop, sock, inner)
-        if request.param == "completion":
-            await completion_transport(sock, adapter)
+        if request.param == "proactor":
+            await completion_transport(sock, ProactorLink(loop, sock, inner))
         else:
-            await loop.connect_accepted_socket(lambda: adapter, sock)
+            SelectorLink(loop, sock, inner).start()
         return client
 
     yield make

@@ -338,3 +338,26 @@ async def test_on_the_real_loop():
     async with asyncio.timeout(10):
         assert await expired >= when
     wheel.stop()
+
+
+def test_a_dropped_deadline_calls_nobody_and_holds_nobody():
+    class Connection:
+        def expired(self):
+            called.append(self)
+
+    called = []
+    loop = StillLoop()
+    wheel = DeadlineWheel(loop, TICK)
+    wheel.start()
+    connection = Connection()
+    deadline = wheel.timer(connection.expired)
+    deadline.arm(5)
+    gone = weakref.ref(connection)
+    deadline.drop()
+    assert deadline.when == inf
+    del connection
+    assert gone() is None
+    deadline.arm(1)  # a mistake, and harmless
+    loop.advance(10)
+    assert called == loop.reported == []
+    assert len(wheel) == 0

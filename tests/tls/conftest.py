@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from iocproxy.tls import CertificateStore, TlsLink, load_certificate
+from iocproxy.tls.offload import Turns
 
 
 class Recorder(asyncio.Protocol):
@@ -91,6 +92,8 @@ class ManualTimer:
         self.armed = None
         self.history.append("cancelled")
 
+    drop = cancel
+
 
 @pytest.fixture(scope="session")
 def authority():
@@ -120,7 +123,8 @@ def pair(authority, tmp_path_factory):
 @pytest.fixture(params=["ecdsa", "rsa"])
 def store(request, pair):
     """Handshakes inline and in the executor."""
-    return CertificateStore([pair("localhost", "127.0.0.1", rsa=request.param == "rsa")])
+    rsa = request.param == "rsa"
+    return CertificateStore([pair("localhost", "127.0.0.1", rsa=rsa)], offload="always" if rsa else "never")
 
 
 @pytest.fixture
@@ -159,7 +163,7 @@ async def make_link(executor):
     def make(inner, tls, **options):
         loop = asyncio.get_running_loop()
         made = SimpleNamespace(inner=inner, timer=ManualTimer(), failed=loop.create_future())
-        options = {"executor": executor, "timer": made.timer, "handshake_timeout": 5.0, **options}
+        options = {"executor": executor, "turns": Turns(loop), "timer": made.timer, "handshake_timeout": 5.0, **options}
         made.link = TlsLink(inner, tls=tls, loop=loop, on_failure=made.failed.set_result, **options)
         return made
 

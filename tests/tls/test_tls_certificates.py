@@ -232,8 +232,7 @@ def test_exact_then_wildcard_then_first(pair) -> None:
         "x": first,
         "": first,
     }
-    assert store.choose(asks("www.site.example")).offload
-    assert not store.choose(asks("api.site.example")).offload
+    assert store.choose(asks("www.site.example")).step_cost > store.choose(asks("api.site.example")).step_cost > 0
 
 
 def test_the_first_of_two_for_one_name_wins(pair) -> None:

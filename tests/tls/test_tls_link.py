@@ -136,6 +136,34 @@ async def test_writes_within_one_call_are_one_record(serve, recorder, store, tru
     assert made.link.get_write_buffer_size() == 0
 
 
+@pytest.mark.parametrize("first", ["an answer", "the end"])
+async def test_tickets_go_with_the_first_thing_that_is_sent(serve, recorder, store, trusting, first) -> None:
+    running = await serve(store, recorder)
+    loop = asyncio.get_running_loop()
+    pipeline = TlsPipeline(trusting("TLSv1_3"), server_name="localhost")
+    with socket.create_connection(running.address) as sock:
+        sock.setblocking(False)
+        while not pipeline.handshake():
+            await loop.sock_sendall(sock, pipeline.take_outgoing())
+            pipeline.feed(await loop.sock_recv(sock, 65536))
+        assert not pipeline.object.session.has_ticket
+        await loop.sock_sendall(sock, pipeline.take_outgoing() + pipeline.write(b"?"))
+        made = await running.links.get()
+        await made.inner.received(1)
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)  # on their own they would be a segment for nothing
+        if first == "an answer":
+            made.link.write(b"!")
+        else:
+            made.link.close()
+        pipeline.feed(await loop.sock_recv(sock, 65536))
+        assert pipeline.read() == (b"" if first == "the end" else b"!")
+        assert pipeline.object.session.has_ticket
+        assert (pipeline.ended is Ended.CLOSED) is (first == "the end")
+        made.link.abort()
+        await made.inner.lost
+
+
 async def test_half_open_after_close_notify(serve, recorder, store, trusting) -> None:
     """A client that said close_notify may still be answered (RFC 8446 section 6.1)."""
     running = await serve(store, lambda: recorder(half_open=True))
@@ -479,7 +507,7 @@ async def started(running, trusting):
 
 
 async def test_the_connection_goes_while_a_thread_has_it(serve, pair, trusting, blocked) -> None:
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=blocked)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, _, writer, made = await started(running, trusting)
     await shut(writer)
     assert "closed during the TLS handshake" in str(await made.failed)
@@ -489,7 +517,7 @@ async def test_the_connection_goes_while_a_thread_has_it(serve, pair, trusting, 
 
 
 async def test_the_time_is_up_while_a_thread_has_it(serve, pair, trusting, blocked) -> None:
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=blocked)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, _, writer, made = await started(running, trusting)
     made.link.handshake_timed_out()
     assert "not complete" in str(await made.failed)
@@ -498,7 +526,7 @@ async def test_the_time_is_up_while_a_thread_has_it(serve, pair, trusting, block
 
 async def test_what_comes_while_a_thread_has_it_is_kept(serve, pair, trusting, blocked) -> None:
     """Here garbage, since a client has nothing to say yet; more than is held, so that the transport is paused."""
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=blocked)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, reader, writer, made = await started(running, trusting)
     writer.write(b"\x17\x03\x03\x40\x00" * 20_000)
     while made.link._held_size <= 65_536:  # noqa: ASYNC110
@@ -513,7 +541,7 @@ async def test_what_comes_while_a_thread_has_it_is_kept(serve, pair, trusting, b
 async def test_an_executor_that_is_shut_down(serve, pair) -> None:
     gone = ThreadPoolExecutor(1)
     gone.shutdown()
-    running = await serve(CertificateStore([pair("localhost", rsa=True)]), executor=gone)
+    running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=gone)
     with pytest.raises((ConnectionError, ssl.SSLError)):
         await connect(running.address, ssl.create_default_context())
     made = await running.links.get()

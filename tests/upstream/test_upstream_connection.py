@@ -47,6 +47,8 @@ class Timer:
     def cancel(self) -> None:
         self.seconds = None
 
+    drop = cancel
+
 
 class Asker:
     """An exchange that notes what it is told, and releases its lease when the response is complete."""
