@@ -26,7 +26,18 @@ class Authority:
     def __init__(self, name: str) -> None:
         self.name = named(name)
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.cert = self.sign(self.name, self.key, x509.BasicConstraints(ca=True, path_length=0))
+        usage = x509.KeyUsage(
+            key_cert_sign=True,
+            crl_sign=True,
+            digital_signature=False,
+            content_commitment=False,
+            key_encipherment=False,
+            data_encipherment=False,
+            key_agreement=False,
+            encipher_only=False,
+            decipher_only=False,
+        )
+        self.cert = self.sign(self.name, self.key, x509.BasicConstraints(ca=True, path_length=0), usage)
 
     def sign(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType
@@ -44,7 +55,8 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
         for extension in extensions:
-            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+            critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+            builder = builder.add_extension(extension, critical)
         return builder.sign(self.key, hashes.SHA256())
 
     def issue(self, stem: Path, subject: str, usage: x509.ObjectIdentifier, *names: x509.GeneralName) -> None:
