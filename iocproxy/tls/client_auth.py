@@ -91,10 +91,12 @@ def load_client_auth(
     )
     try:
         auth.apply_to(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-    except OSError as error:  # ssl.SSLError included: what OpenSSL reads otherwise than `cryptography`
-        reason = getattr(error, "reason", None) or error.strerror or str(error)
-        fault = Fault(ca_path, f"{ca} is refused by OpenSSL ({reason})", "authorities that OpenSSL accepts")
+    except ssl.SSLError as error:  # what OpenSSL reads otherwise than `cryptography`
+        fault = Fault(ca_path, f"{ca} is refused by OpenSSL ({error.reason})", "authorities that OpenSSL accepts")
         raise ConfigError([fault]) from error
+    except OSError as error:
+        found = f"no temporary file can be written for {crl} ({error.strerror or error})"
+        raise ConfigError([Fault(crl_path, found, "a directory for temporary files (TMPDIR)")]) from error
     return auth, warnings
 
 

@@ -7,6 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,6 +258,30 @@ def test_a_host_under_another_policy_is_misdirected(site: Start, version: ssl.TL
     record = started.proxy.wait_for_records(len(SPELLINGS) + 5)[0]
     assert (record.status, record.route) == (421, "")
     assert record.error == "client: the host is under another TLS policy than the connection"
+
+
+MISDIRECTED = b"GET / HTTP/1.1\r\nHost: admin.test\r\nAccept: application/json\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [len(MISDIRECTED), 1], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("own", [False, True], ids=["built in", "page of one's own"])
+def test_the_whole_answer(site: Start, tmp_path: Path, size: int, own: bool) -> None:
+    body = b'{"status": 421, "error": "Misdirected Request", "message": "This host needs a connection of its own."}\n'
+    settings: dict[str, Any] = {}
+    if own:
+        body = b"{}\n"
+        (tmp_path / "421.json").write_bytes(body)
+        settings = {"errors": {"pages": {"421": str(tmp_path / "421.json")}}}
+    started = site(settings, hosts=[{"names": [ADMIN], "client_auth": "required"}])
+    with started.visit(started.context(), OPEN) as client:
+        client.send_slowly(MISDIRECTED, size)
+        response = client.read_response()
+        assert response.raw == (
+            b"HTTP/1.1 421 Misdirected Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n"
+            b"Proxy-Status: iocproxy; error=http_request_denied\r\nContent-Length: %d\r\nDate: %b\r\n\r\n%b"
+            % (len(body), (response.header("Date") or "").encode(), body)
+        )
+        assert client.request("GET", "/status/204", headers=[("Host", OPEN)]).status == 204
 
 
 def test_http_1_0_without_a_host_belongs_to_the_listener(site: Start) -> None:

@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import tempfile
 import types
 
 import pytest
@@ -180,6 +181,25 @@ def test_a_bad_file_of_lists(file, tmp_path, crl, said) -> None:
 
 def test_both_files_are_looked_at(tmp_path) -> None:
     assert [path for path, _ in faults(tmp_path / "a", tmp_path / "b")] == ["tls.client_ca", "tls.client_crl"]
+
+
+def test_no_place_for_the_lists(file, tmp_path, monkeypatch) -> None:
+    """OpenSSL takes them from a file only."""
+    ca, crl = file("ca.pem", ROOT.cert), file("crl.pem", ROOT.crl())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert load(ca)[1] == []
+    ((key, found),) = faults(ca, crl)
+    assert key == "tls.client_crl"
+    assert found.startswith(f"no temporary file can be written for {crl} (")
+
+
+def test_the_lists_leave_no_file_behind(file, tmp_path, monkeypatch) -> None:
+    ca, crl = file("ca.pem", ROOT.cert), file("crl.pem", ROOT.crl())
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    load(ca, crl)
+    assert list(place.iterdir()) == []
 
 
 def test_what_is_warned_of(file) -> None:
