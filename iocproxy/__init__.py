@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iocproxy.config import Config, load_config
     from iocproxy.errors import ConfigError, Fault, IocproxyError, ProxyError
-    from iocproxy.message import Client, Headers, Record, Request, Response
+    from iocproxy.message import Client, ClientCertificate, Headers, Record, Request, Response
     from iocproxy.server import Proxy
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Client",
+    "ClientCertificate",
     "Config",
     "ConfigError",
     "Fault",
@@ -41,7 +42,7 @@ __all__ = [
 _HOMES = {
     "iocproxy.config": ("Config", "load_config"),
     "iocproxy.errors": ("ConfigError", "Fault", "IocproxyError", "ProxyError"),
-    "iocproxy.message": ("Client", "Headers", "Record", "Request", "Response"),
+    "iocproxy.message": ("Client", "ClientCertificate", "Headers", "Record", "Request", "Response"),
     "iocproxy.server": ("Proxy",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -6,12 +6,39 @@ were received (order, case and duplicates included); the friendly views are made
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 #: Header or trailer fields in the order received: (name as written, value without surrounding blanks).
 Fields = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """The certificate a client has shown, and proved to hold the key of; verified when its session began.
+
+    Names are strings of RFC 4514, most specific part first, with control characters escaped.
+    """
+
+    subject: str  #: "CN=ali,O=Example"
+    issuer: str
+    serial: str  #: hexadecimal, lower case, two digits for each octet
+    fingerprint: str  #: SHA-256 of `der`, as `serial`
+    dns: tuple[str, ...]  #: of subjectAltName, like the next two
+    email: tuple[str, ...]
+    uri: tuple[str, ...]
+    not_after: datetime  #: in UTC
+    der: bytes = field(repr=False)
+
+    @property
+    def pem(self) -> str:
+        text = base64.b64encode(self.der).decode("ascii")
+        lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+        return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""])
 
 
 class TlsInfo(NamedTuple):
@@ -22,6 +49,7 @@ class TlsInfo(NamedTuple):
     resumed: bool  #: True when an earlier session was taken up instead of a full handshake
     server_name: str  #: the name the client asked for (SNI), "" when it asked for none
     alpn: str  #: the application protocol agreed on, "" for none
+    certificate: ClientCertificate | None = None  #: what the client has shown, the same when a session was taken up
 
 
 class Client:
@@ -40,6 +68,11 @@ class Client:
         self.key = key
         self.listener = listener
         self.tls: TlsInfo | None = None
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The verified certificate of the client; None where it showed none, or was not asked."""
+        return self.tls.certificate if self.tls is not None else None
 
     def __repr__(self) -> str:
         return f"<Client {self.address}:{self.port} at {self.listener}{' tls' if self.tls else ''}>"

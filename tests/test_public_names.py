@@ -25,6 +25,7 @@ def _run(code: str) -> str:
 def test_the_public_names_are_these() -> None:
     assert iocproxy.__all__ == [
         "Client",
+        "ClientCertificate",
         "Config",
         "ConfigError",
         "Fault",

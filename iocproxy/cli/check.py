@@ -23,7 +23,7 @@ def check(file: Path) -> Text:
     config = load_config(file, further=faults_of)
     material = load_material(config)
     sections = (
-        ("Listeners", [_listener(listener) for listener in config.listeners]),
+        ("Listeners", [row for listener in config.listeners for row in _listener(listener)]),
         ("Routes", list(_routes(config))),
         ("Upstreams", list(_upstreams(config))),
         ("Limits", list(_limits(config))),
@@ -47,11 +47,20 @@ def _columns(rows: Iterable[tuple[str, str]]) -> str:
     return "".join(f"  {left:<{width}}  {right}".rstrip() + "\n" for left, right in safe)
 
 
-def _listener(listener: Listener) -> tuple[str, str]:
-    if listener.tls is None:
-        return f"http://{listener.bind}", ""
-    names = ", ".join(str(entry.cert) for entry in listener.tls.certificates)
-    return f"https://{listener.bind}", f"TLS {listener.tls.min_version} or newer, {names}"
+def _listener(listener: Listener) -> Iterator[tuple[str, str]]:
+    tls = listener.tls
+    if tls is None:
+        yield f"http://{listener.bind}", ""
+        return
+    names = ", ".join(str(entry.cert) for entry in tls.certificates)
+    yield f"https://{listener.bind}", f"TLS {tls.min_version} or newer, {names}"
+    if tls.client_auth != "none":
+        yield "", f"client certificates are {tls.client_auth}"
+    for hosts in tls.hosts:
+        auth = hosts.client_auth or tls.client_auth
+        said = "not asked for" if auth == "none" else auth
+        version = f"TLS {hosts.min_version or tls.min_version} or newer, client certificates are {said}"
+        yield "", f"{', '.join(hosts.names)}: {version}"
 
 
 def _routes(config: Config) -> Iterator[tuple[str, str]]:

@@ -38,6 +38,7 @@ from iocproxy.link import Link, Timer
 from iocproxy.message import Client
 from iocproxy.net.endings import end_output, reset_when_closed, unread_octets
 from iocproxy.routing import Rules
+from iocproxy.tls.hosts import HostCheck
 
 
 class State(enum.Enum):
@@ -99,6 +100,7 @@ class ClientConnection(asyncio.Protocol):
         "draining",
         "forwarding",
         "handshake_late",
+        "host_check",
         "requests",
         "rules",
         "scheme",
@@ -124,6 +126,7 @@ class ClientConnection(asyncio.Protocol):
         # for the connection's life
         self.client = client
         self.scheme = scheme
+        self.host_check: HostCheck | None = None
         self.draining = False
         self.requests = 0
         self.write: Callable[[bytes], None] = _not_connected
@@ -176,6 +179,7 @@ class ClientConnection(asyncio.Protocol):
         link.set_write_buffer_limits(high=HIGH_WATER)
         self.write = link.write
         self.client.tls = link.get_extra_info("tls_info")
+        self.host_check = link.get_extra_info("host_check")
         self.forwarding = self._exchanges.connected(self.client, self.scheme)
         self.timer.arm(self.rules.timeouts.request_header)
 

@@ -13,6 +13,7 @@ from iocproxy.config.schema import config_schema
 from iocproxy.config.sections import (
     Admin,
     Certificate,
+    ClientCertificateFields,
     ConnectionLimits,
     Errors,
     Forwarding,
@@ -31,6 +32,7 @@ from iocproxy.config.sections import (
     ServerSettings,
     Timeouts,
     Tls,
+    TlsHosts,
     Upstream,
 )
 from iocproxy.config.starter import example_toml
@@ -40,6 +42,7 @@ __all__ = [
     "Admin",
     "Bind",
     "Certificate",
+    "ClientCertificateFields",
     "Config",
     "ConnectionLimits",
     "Errors",
@@ -63,6 +66,7 @@ __all__ = [
     "ServerSettings",
     "Timeouts",
     "Tls",
+    "TlsHosts",
     "Upstream",
     "config_schema",
     "example_toml",

@@ -14,17 +14,19 @@ from pydantic import ValidationError
 from iocproxy.config.base import Section
 from iocproxy.config.given import get, items, readable_server
 from iocproxy.config.lines import spell
-from iocproxy.config.sections import Certificate, Logging, Middleware, Upstream
+from iocproxy.config.sections import Certificate, Logging, Middleware, Tls, Upstream
 
 S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Sections with their key paths. Of an upstream only `servers`, `ca` and `verify` are as they were given, of
+    """Sections with their key paths. Of `[listeners.tls]` only the authorities and lists of clients are as they were
+    given, of an upstream only `servers`, `ca` and `verify` are as they were given, of
     `[logging]` only `access` and `access_file`."""
 
     certificates: tuple[tuple[str, Certificate], ...]
+    client_auths: tuple[tuple[str, Tls], ...]
     upstreams: tuple[tuple[str, Upstream], ...]
     middleware: tuple[tuple[str, Middleware], ...]
     logging: Logging
@@ -34,6 +36,7 @@ class Parts:
         """What can be read of `settings`, which no `Config` could be made of."""
         return cls(
             tuple(_certificates(settings)),
+            tuple(_client_auths(settings)),
             tuple(_upstreams(settings)),
             tuple(_middleware(settings)),
             _read(Logging, _only(get(settings, "logging"), "access", "access_file")) or Logging(),
@@ -46,6 +49,15 @@ def _certificates(settings: Mapping[str, Any]) -> Iterator[tuple[str, Certificat
             certificate = _read(Certificate, entry)
             if certificate is not None:
                 yield spell(("listeners", index, "tls", "certificates", number)), certificate
+
+
+def _client_auths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Tls]]:
+    for index, listener in items(settings, "listeners"):
+        given = get(listener, "tls")
+        kept = _only(given, "client_auth", "client_ca", "client_crl", "hosts")
+        tls = _read(Tls, {**kept, "certificates": [{"cert": "unread", "key": "unread"}]})
+        if tls is not None:
+            yield spell(("listeners", index, "tls")), tls
 
 
 def _upstreams(settings: Mapping[str, Any]) -> Iterator[tuple[str, Upstream]]:

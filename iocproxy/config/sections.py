@@ -17,8 +17,10 @@ from iocproxy.config.shapes import (
     BindAddress,
     BodyRate,
     ClassName,
+    ClientAuth,
     CountOrOff,
     ErrorFiles,
+    FieldName,
     FilePath,
     Flag,
     Grace,
@@ -37,6 +39,8 @@ from iocproxy.config.shapes import (
     Storage,
     Text,
     Timeout,
+    TlsHost,
+    TlsVersion,
     UpstreamHost,
     Workers,
 )
@@ -133,6 +137,42 @@ class Http(Section):
     )
 
 
+class ClientCertificateFields(Section):
+    """Header fields that tell upstreams whose certificate the client has shown, each under the name given here. What
+    has no name here is not sent, and nothing is sent without a certificate. What any client sends under these names is
+    removed, at plain listeners and from trusted proxies too."""
+
+    subject: FieldName | None = Field(
+        None,
+        description="Whom the certificate is of, as RFC 4514 writes it: `CN=ali,O=Example`.",
+        examples=["X-Client-Subject"],
+    )
+    issuer: FieldName | None = Field(
+        None, description="Who issued it, written the same way.", examples=["X-Client-Issuer"]
+    )
+    serial: FieldName | None = Field(
+        None, description="Its serial number, in hexadecimal.", examples=["X-Client-Serial"]
+    )
+    fingerprint: FieldName | None = Field(
+        None, description="The SHA-256 of the certificate, in hexadecimal.", examples=["X-Client-Fingerprint"]
+    )
+    dns: FieldName | None = Field(
+        None, description="The host names in it (subjectAltName), separated by commas.", examples=["X-Client-DNS"]
+    )
+    email: FieldName | None = Field(
+        None, description="The mail addresses in it, separated by commas.", examples=["X-Client-Email"]
+    )
+    uri: FieldName | None = Field(None, description="The URIs in it, separated by commas.", examples=["X-Client-URI"])
+    not_after: FieldName | None = Field(
+        None, description="When it expires: `2027-01-31T12:00:00Z`.", examples=["X-Client-Not-After"]
+    )
+    rfc9440: Flag = Field(
+        False,
+        description="Send the whole certificate as `Client-Cert` (RFC 9440), and remove `Client-Cert-Chain`.",
+        examples=[True],
+    )
+
+
 class Forwarding(Section):
     """What upstreams are told about a request, beside `Via` and `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, which
     are always sent."""
@@ -148,6 +188,9 @@ class Forwarding(Section):
         "every client's. What is no token of at most 128 characters is replaced. The id is in the access log. With "
         '"off" the field passes like any other.',
         examples=["make"],
+    )
+    client_certificate: ClientCertificateFields = Field(
+        default_factory=ClientCertificateFields, description="Fields about the certificates of clients."
     )
 
 
@@ -175,6 +218,24 @@ class Certificate(Section):
     )
 
 
+class TlsHosts(Section):
+    """Names at this listener that have rules of their own. What is left out is as in `[listeners.tls]`."""
+
+    names: SomeItems[TlsHost] = Field(
+        description='Host names; "*.example.com" is every name below. A connection is under the rules of the name that '
+        "the client asks for (SNI), and a request for a host under other rules is answered with 421.",
+        examples=[["admin.example.com", "*.internal.example.com"]],
+    )
+    client_auth: ClientAuth | None = Field(None, description="As in `[listeners.tls]`.", examples=["required"])
+    client_ca: FilePath | None = Field(None, description="As in `[listeners.tls]`.", examples=["staff-ca.pem"])
+    client_crl: FilePath | None = Field(
+        None,
+        description="As in `[listeners.tls]`. Needed with a `client_ca` of their own where the listener has one.",
+        examples=["staff.crl"],
+    )
+    min_version: TlsVersion | None = Field(None, description="As in `[listeners.tls]`.", examples=["1.3"])
+
+
 class Tls(Section):
     """TLS at a listener. Without this table the listener speaks plain HTTP."""
 
@@ -182,9 +243,7 @@ class Tls(Section):
         description="The name a client asks for (SNI) picks the certificate; the first one is the default.",
         examples=[[{"cert": "site.pem", "key": "site.key"}]],
     )
-    min_version: Annotated[str, shapes.choice("1.2", "1.3")] = Field(
-        "1.2", description="The oldest TLS version a client may use.", examples=["1.3"]
-    )
+    min_version: TlsVersion = Field("1.2", description="The oldest TLS version a client may use.", examples=["1.3"])
     session_tickets: Flag = Field(
         True,
         description="Let clients resume a session by ticket; with false by the server's cache.",
@@ -197,14 +256,22 @@ class Tls(Section):
         'several come at once; "always" and "never" mean all of them.',
         examples=["auto"],
     )
-    client_ca: Annotated[FilePath | None, NotYet(None, "`client_ca`")] = Field(
+    client_auth: ClientAuth = Field(
+        "none",
+        description='Whether clients are asked for a certificate. With "optional" one that is shown must be good, with '
+        '"required" there is no connection without one.',
+        examples=["required"],
+    )
+    client_ca: FilePath | None = Field(
         None, description="PEM file with the authorities whose client certificates are accepted.", examples=["ca.pem"]
     )
-    client_auth: Annotated[
-        str,
-        shapes.choice("none", "optional", "required"),
-        NotYet("none", '`client_auth` other than "none"'),
-    ] = Field("none", description="Whether clients show a certificate.", examples=["none"])
+    client_crl: FilePath | None = Field(
+        None,
+        description="File with the certificate revocation lists of these authorities: any number of them in PEM, or "
+        "one in DER. Clients of an issuer that has no valid list there are refused.",
+        examples=["revoked.pem"],
+    )
+    hosts: Items[TlsHosts] = Field((), description="Names with rules of their own.")
 
 
 class Listener(Section):

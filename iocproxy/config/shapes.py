@@ -234,6 +234,20 @@ RouteHost: TypeAlias = Annotated[
     str,
     Shape('a host name, such as "example.com" or "*.example.com"', values.read_route_host, {"type": "string"}),
 ]
+TlsHost: TypeAlias = Annotated[
+    str,
+    Shape('a host name, such as "example.com" or "*.example.com"', values.read_tls_host, {"type": "string"}),
+]
+TlsVersion: TypeAlias = Annotated[str, choice("1.2", "1.3")]
+ClientAuth: TypeAlias = Annotated[str, choice("none", "optional", "required")]
+FieldName: TypeAlias = Annotated[
+    str,
+    Shape(
+        'the name of a header field, such as "X-Client-Subject"',
+        values.read_field_name,
+        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9-]{0,63}$"},
+    ),
+]
 RoutePath: TypeAlias = Annotated[
     str,
     Shape('a path prefix, such as "/api/"', values.read_route_path, {"type": "string", "pattern": "^/[^?#]*$"}),

@@ -285,6 +285,37 @@ def read_route_host(value: Any) -> str:
     return read_host(value)
 
 
+def read_tls_host(value: Any) -> str:
+    """As `read_route_host`, of a name: a client never asks for an address (RFC 6066 section 3)."""
+    host = read_route_host(value)
+    if host.startswith("[") or host.replace(".", "").isdigit():
+        raise RefusedError("TLS clients ask for names, never for addresses")
+    return host
+
+
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,63}")
+
+#: What the proxy itself reads or writes, and what requests cannot do without.
+_TAKEN_FIELDS = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("http2-settings", "proxy-authenticate", "proxy-authorization", "host", "content-length", "expect", "via"),
+        *("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"),
+        *("x-forwarded-server", "x-real-ip", "x-request-id", "max-forwards", "date", "content-type"),
+        *("content-encoding", "accept", "cookie", "client-cert", "client-cert-chain"),
+    }
+)
+
+
+def read_field_name(value: Any) -> str:
+    """The name of a field of the operator's own: letters, digits and hyphens."""
+    if not isinstance(value, str) or not _FIELD_NAME.fullmatch(value):
+        raise RefusedError
+    if value.lower() in _TAKEN_FIELDS:
+        raise RefusedError("a field that has a meaning of its own")
+    return value
+
+
 def read_route_path(value: Any) -> str:
     """A path prefix as it is on the wire: percent-encoded, without query or fragment."""
     if not isinstance(value, str):

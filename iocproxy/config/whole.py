@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from iocproxy.config.client_certificates import field_names, listener_tables
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
 from iocproxy.config.lines import spell
@@ -23,6 +24,8 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *_routes(settings),
         *_heads(settings),
         *_access_file(settings),
+        *listener_tables(settings),
+        *field_names(settings),
     ]
 
 

@@ -26,6 +26,7 @@ _EXPLANATIONS = {
     413: "The request's content is too large.",
     414: "The address is too long.",
     417: "The expectation cannot be met.",
+    421: "This host needs a connection of its own.",
     429: "Too many requests. Please slow down.",
     431: "The request's header fields are too large.",
     500: "Something went wrong in the proxy.",

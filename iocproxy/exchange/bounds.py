@@ -31,6 +31,12 @@ def check_head(head: RequestHead, rules: Rules) -> None:
         raise too_large(rules.max_body)
 
 
+def misdirected() -> ProxyError:
+    """The connection may be used for other hosts (RFC 9110 section 15.5.20), so that it stays open."""
+    said = "the host is under another TLS policy than the connection"
+    return ProxyError(said, side=Side.CLIENT, stage="head", status=421, proxy_status="http_request_denied")
+
+
 def too_large(most: int) -> ProxyError:
     return bad_request_body(f"a body of more than {most} octets", 413)
 

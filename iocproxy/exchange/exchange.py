@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 
 from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
-from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, not_allowed, one_hop_less, too_large
+from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, misdirected, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
 from iocproxy.exchange.outgoing import request_for, response_for
 from iocproxy.exchange.pages import Page
@@ -175,7 +175,10 @@ class Exchange:
         self._trailers = trailers
         if body:
             self._keep(body)
-        # :: Step 2, the route
+        # :: Step 2, the host and its route
+        if side.host_check is not None and not side.host_check.allows(head.host):
+            self._fail(misdirected())
+            return False
         route = service.routes.find(head.host, head.target)
         if route is None:
             self._fail(
@@ -382,7 +385,7 @@ class Exchange:
         if kept:
             outgoing += self._framed(b"".join(kept))
         elif self._request_done and self._head.body == CHUNKED:
-            outgoing += last_chunk(self._trailers)
+            outgoing += self._last_of_request()
         if lease.reused:
             self._service.counters.upstream_reused += 1
         else:
@@ -398,7 +401,13 @@ class Exchange:
         if self._head.body != CHUNKED:
             return data
         chunk = encode_chunk(data) if data else b""
-        return chunk + last_chunk(self._trailers) if self._request_done else chunk
+        return chunk + self._last_of_request() if self._request_done else chunk
+
+    def _last_of_request(self) -> bytes:
+        identity = self._service.identity
+        if identity is None or not self._trailers:
+            return last_chunk(self._trailers)
+        return last_chunk(identity.reserved.without(self._trailers))
 
     def _keep(self, data: bytes) -> None:
         self._bytes_in += len(data)

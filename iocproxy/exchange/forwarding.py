@@ -14,6 +14,7 @@ import re
 
 from iocproxy.exchange import rfc7239
 from iocproxy.exchange.answers import PSEUDONYM
+from iocproxy.exchange.identity import IdentityFields
 from iocproxy.http1.fields import is_authority
 from iocproxy.http1.request import FieldSection, RequestHead
 from iocproxy.limits import NetworkSet
@@ -36,12 +37,36 @@ _DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
 class Forwarding:
     """The forwarding fields for one client connection; what is constant for it is put together once.
 
-    With `forwarded`, they include the field of RFC 7239.
+    With `forwarded`, they include the field of RFC 7239; with `identity`, those about the client's certificate.
     """
 
-    __slots__ = ("_by", "_lines", "_port", "_prefix", "_said", "_scheme", "_trusted", "address", "trusted", "usual")
+    __slots__ = (
+        "_by",
+        "_identity",
+        "_lines",
+        "_port",
+        "_prefix",
+        "_said",
+        "_scheme",
+        "_trusted",
+        "address",
+        "reserved",
+        "trusted",
+        "usual",
+    )
 
-    def __init__(self, client: Client, scheme: str, trusted: NetworkSet, *, forwarded: bool = False) -> None:
+    def __init__(
+        self,
+        client: Client,
+        scheme: str,
+        trusted: NetworkSet,
+        *,
+        forwarded: bool = False,
+        identity: IdentityFields | None = None,
+    ) -> None:
+        #: names that nobody but us may use, not a middleware either
+        self.reserved = identity.reserved if identity is not None else None
+        self._identity = identity.lines(client.certificate) if identity is not None else b""
         self.address = client.address
         self._scheme = scheme.encode("ascii")
         self._port = client.listener.rpartition(":")[2].encode("ascii")
@@ -49,7 +74,8 @@ class Forwarding:
         #: whether the client's own forwarding fields are believed
         self.trusted = client.address in trusted
         self._trusted = trusted
-        self._prefix = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+        self._prefix = b"%bX-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            self._identity,
             client.address.encode("ascii"),
             self._scheme,
         )
@@ -101,7 +127,7 @@ class Forwarding:
         host = claims.forwarded_host if is_authority(claims.forwarded_host) else head.host
         ports: list[bytes] = []
         elements: list[bytes] = []
-        others = b""
+        others = self._identity
         for field in claims.forwarded or ():
             name = field[0].lower()
             if name == b"x-forwarded-port":

@@ -53,6 +53,8 @@ def request_for(
         fields = request.fields
         if request_id:
             fields = [field for field in fields if field[0].lower() != REQUEST_ID]
+        if forwarding.reserved is not None:
+            fields = forwarding.reserved.without(fields)
         lines = request_lines(host, fields, head.body)
     elif host is None:
         lines = section.written()

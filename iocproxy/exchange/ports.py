@@ -15,6 +15,7 @@ from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
 from iocproxy.message import Client, Fields
 from iocproxy.routing import Rules
+from iocproxy.tls.hosts import HostCheck
 
 
 class ClientSide(Protocol):
@@ -23,6 +24,8 @@ class ClientSide(Protocol):
     client: Client
     scheme: str
     forwarding: Forwarding
+    #: What the host of each request is held against; None where every host may be asked for.
+    host_check: HostCheck | None
     #: The request under way is the last one: its response has to announce that the connection will close.
     draining: bool
     #: What was written waits for the client to read. Set before `RequestSide.client_blocked`; no exchange begins then.

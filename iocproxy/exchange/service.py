@@ -22,7 +22,7 @@ class Service(Shared):
                 self.counters.handshakes_resumed += 1
             else:
                 self.counters.handshakes_full += 1
-        return Forwarding(client, scheme, self.trusted, forwarded=self.forwarded)
+        return Forwarding(client, scheme, self.trusted, forwarded=self.forwarded, identity=self.identity)
 
     def begin(
         self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool, trailers: Fields

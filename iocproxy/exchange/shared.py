@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from iocproxy.exchange.identity import IdentityFields
 from iocproxy.exchange.pages import NO_PAGES, ErrorPages
 from iocproxy.exchange.ports import Upstream
 from iocproxy.exchange.request_ids import RequestIds
@@ -40,7 +41,7 @@ class Shared:
     """`now` is the event loop's clock, for durations; the wall clock is only written down.
 
     `forwarded` switches the Forwarded field on. `request_ids` is None where requests have none. `pages` are for errors
-    before there is a route.
+    before there is a route. `identity` is None where upstreams are not told of clients' certificates.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Shared:
         tasks: Tasks,
         log: FilteringBoundLogger,
         now: Callable[[], float],
+        identity: IdentityFields | None = None,
     ) -> None:
         self.routes = routes
         self.chain = chain
@@ -69,6 +71,7 @@ class Shared:
         self.trusted = trusted
         self.forwarded = forwarded
         self.request_ids = request_ids
+        self.identity = identity
         self.pages = pages
         self._date = b""
         self._date_second = 0

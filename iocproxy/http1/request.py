@@ -23,6 +23,7 @@ from iocproxy.http1.fields import (
 from iocproxy.http1.framing import CHUNKED, BodyLength, request_body
 from iocproxy.http1.heads import BARE_LINE_FEED, HeadLimits, has_bare_line_feed
 from iocproxy.http1.memo import Memo
+from iocproxy.http1.reserved import ReservedFields
 from iocproxy.http1.serialize import request_lines
 from iocproxy.message import Fields
 
@@ -144,12 +145,13 @@ class RequestHeadParser:
 
     `parse(head)` takes exactly one head, its empty line included and no empty line before it, and raises
     `ProxyError` where the request is refused. It keeps nothing of a head but field sections that were in order, to
-    know them again.
+    know them again. `reserved` are fields that no client may send; they are dropped.
     """
 
-    __slots__ = ("_complete", "_fields", "_max_fields", "_max_request_line", "_memo", "_target")
+    __slots__ = ("_complete", "_fields", "_max_fields", "_max_request_line", "_memo", "_reserved", "_target")
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeadLimits, reserved: ReservedFields | None = None) -> None:
+        self._reserved = reserved
         self._max_request_line = limits.max_request_line
         self._max_fields = limits.max_fields
         self._memo: Memo[FieldSection] = Memo()
@@ -212,6 +214,9 @@ class RequestHeadParser:
         if b" \r\n" in head or b"\t\r\n" in head:  # llhttp keeps blanks behind a value (RFC 9110 section 5.5)
             fields = [(name, value.rstrip(b" \t")) for name, value in fields]
         section = _section(version, fields)
+        if self._reserved is not None:
+            section.fields = self._reserved.without(section.fields)
+            section.trailer = self._reserved.without_names(section.trailer)
         request = RequestHead(method.decode("ascii"), target, version, section, len(head), line_size)
         if target[0] != _SLASH or b"#" in target:
             _check_target(request)

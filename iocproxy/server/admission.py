@@ -68,7 +68,7 @@ class Admission:
         self._chain = chain
         self._keys = keys
         self._limits = limits
-        self._parser = RequestHeadParser(limits)
+        self._parser = RequestHeadParser(limits, service.identity.reserved if service.identity is not None else None)
         self._rules = rules
         self._wheel = wheel
         self._executor = executor

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from iocproxy.clock import Clock
-from iocproxy.config import Config, Rate
+from iocproxy.config import ClientCertificateFields, Config, Rate
+from iocproxy.exchange.identity import IdentityFields
 from iocproxy.exchange.pages import ErrorPages
 from iocproxy.exchange.request_ids import RequestIds
 from iocproxy.exchange.service import Service
@@ -88,6 +89,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         tasks=around.tasks,
         log=around.log,
         now=around.wheel.time,
+        identity=_identity(config.forwarding.client_certificate),
     )
     admission = Admission(
         service=service,
@@ -106,6 +108,11 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
 
 
 _UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}
+
+
+def _identity(settings: ClientCertificateFields) -> IdentityFields | None:
+    names = {part: name for part, name in settings if isinstance(name, str)}
+    return IdentityFields(names, rfc9440=settings.rfc9440) if names or settings.rfc9440 else None
 
 
 def _route_name(host: str | None, path: str) -> str:

@@ -17,7 +17,8 @@ from iocproxy.errors import ConfigError, Fault
 from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
 from iocproxy.server.pages import load_pages
-from iocproxy.tls import CertificateStore, ServerPolicy, UpstreamTls, client_context, load_certificate
+from iocproxy.server.policies import Policies, load_policies
+from iocproxy.tls import CertificateStore, UpstreamTls, client_context, load_certificate
 
 
 @dataclass(slots=True)
@@ -71,6 +72,7 @@ def faults_of(parts: Parts) -> list[Fault]:
     """What `load_material` would find wrong with these, which are no whole configuration. Blocking as well."""
     checks: list[Callable[[], object]] = [
         *(partial(load_certificate, each.cert, each.key, each.password, path=at) for at, each in parts.certificates),
+        *(partial(load_policies, each, at) for at, each in parts.client_auths),
         *(partial(_upstream, "", each, Material(), at) for at, each in parts.upstreams),
         *(partial(load_middleware, each.use, each.options, path=at) for at, each in parts.middleware),
     ]
@@ -86,6 +88,11 @@ def faults_of(parts: Parts) -> list[Fault]:
 def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
     certificates = []
     faults: list[Fault] = []
+    policies: Policies | None = None
+    try:
+        policies = load_policies(tls, path)
+    except ConfigError as error:
+        faults.extend(error.faults)
     for index, entry in enumerate(tls.certificates):
         place = f"{path}.certificates[{index}]"
         try:
@@ -95,10 +102,10 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
         else:
             certificates.append(certificate)
             material.warnings.extend((place, warning) for warning in certificate.warnings)
-    if faults:
+    if faults or policies is None:
         raise ConfigError(faults)
-    policy = ServerPolicy(min_version=tls.min_version, session_tickets=tls.session_tickets)
-    return CertificateStore(certificates, policy, offload=tls.offload)
+    material.warnings.extend(policies.warnings)
+    return CertificateStore(certificates, policies.default, policies.hosts, offload=tls.offload)
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:

@@ -63,9 +63,10 @@ class RawClient:
     """A connection to `address`, made at once; close it or use it in a ``with`` statement.
 
     `tls` is an `ssl.SSLContext` or `iocproxy_certificates`; `server_name` is what SNI asks for and the certificate
-    must be valid for (``localhost`` unless told otherwise); `session` resumes an earlier connection's TLS session and
-    needs that connection's context. Each call that waits does so for at most `timeout` seconds and raises
-    TimeoutError; unexpected bytes or ends raise `WireError`, an AssertionError.
+    must be valid for (``localhost`` unless told otherwise), None asks for none, for a context that checks no names;
+    `session` resumes an earlier connection's TLS session and needs that connection's context. Each call that waits
+    does so for at most `timeout` seconds and raises TimeoutError; unexpected bytes or ends raise `WireError`, an
+    AssertionError.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class RawClient:
         address: tuple[str, int],
         tls: ssl.SSLContext | HasClientContext | None = None,
         *,
-        server_name: str = "localhost",
+        server_name: str | None = "localhost",
         session: ssl.SSLSession | None = None,
         source: tuple[str, int] | None = None,
         timeout: float = PATIENCE,

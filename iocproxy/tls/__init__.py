@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from iocproxy.tls.certificate import Certificate, load_certificate
+from iocproxy.tls.client_auth import ClientAuth, load_client_auth
+from iocproxy.tls.client_certificate import read_client_certificate
 from iocproxy.tls.client_hello import ClientHello, ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls, client_context, server_context
+from iocproxy.tls.hosts import HostCheck
 from iocproxy.tls.link import TlsLink
 from iocproxy.tls.pipeline import Ended, TlsPipeline
 from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, VERSIONS, ServerPolicy
@@ -17,11 +20,13 @@ __all__ = [
     "VERSIONS",
     "Certificate",
     "CertificateStore",
+    "ClientAuth",
     "ClientHello",
     "ClientHelloReader",
     "Ended",
     "HelloError",
     "HelloFault",
+    "HostCheck",
     "Identity",
     "SelfSigned",
     "ServerPolicy",
@@ -30,6 +35,8 @@ __all__ = [
     "UpstreamTls",
     "client_context",
     "load_certificate",
+    "load_client_auth",
+    "read_client_certificate",
     "self_signed",
     "server_context",
 ]

@@ -38,6 +38,8 @@ def server_context(certificate: Certificate, policy: ServerPolicy = DEFAULT_POLI
     context.num_tickets = policy.num_tickets
     context.set_alpn_protocols(list(policy.alpn))
     certificate.load_into(context)
+    if policy.client_auth is not None:
+        policy.client_auth.apply_to(context)
     return context
 
 

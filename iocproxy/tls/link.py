@@ -44,18 +44,21 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, cast
 
 from iocproxy.errors import ProxyError, Side
 from iocproxy.link import Timer
-from iocproxy.message import TlsInfo
+from iocproxy.message import ClientCertificate, TlsInfo
+from iocproxy.tls.client_certificate import read_client_certificate
 from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls
+from iocproxy.tls.hosts import HostCheck
 from iocproxy.tls.offload import Turns
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
-from iocproxy.tls.store import CertificateStore
+from iocproxy.tls.store import CertificateStore, Identity
 
 #: Ciphertext kept while a thread has the SSL object, before the transport is paused.
 _MAX_HELD = 64 * 1024
@@ -63,6 +66,9 @@ _MAX_HELD = 64 * 1024
 #: A flight of at least this many bytes holds the certificate of an RSA key, and so its signature was made.
 #: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.)
 _SIGNED_FLIGHT = 512
+
+#: How long (seconds) what a refused client still sends is thrown away, so that it can read why.
+_REFUSING = 2.0
 
 _PLAIN_HTTP_BODY = b"This port speaks TLS: use https://\n"
 _PLAIN_HTTP_ANSWER = (
@@ -107,6 +113,7 @@ class TlsLink(asyncio.Protocol):
         "_handshake_timeout",
         "_held",
         "_held_size",
+        "_identity",
         "_inner",
         "_inner_received",
         "_loop",
@@ -162,6 +169,7 @@ class TlsLink(asyncio.Protocol):
         self._connected = False  # `inner.connection_made` was called
         self._reader: ClientHelloReader | None = None
         self._server_name = ""
+        self._identity: Identity | None = None  # server's end: what was chosen by the hello
         self._offload = False
         self._held: list[bytes] = []
         self._held_size = 0
@@ -293,7 +301,7 @@ class TlsLink(asyncio.Protocol):
             return
         self._reader = None
         self._server_name = hello.server_name
-        identity = store.choose(hello)
+        identity = self._identity = store.choose(hello)
         self._offload = not turns.take(identity.step_cost)
         self._pipeline = TlsPipeline(identity.context)
         self._pipeline.feed(reader.received)
@@ -313,7 +321,7 @@ class TlsLink(asyncio.Protocol):
         try:
             done = self._pipeline.handshake()
         except ProxyError as error:
-            self._refuse(error)
+            self._refuse(error, linger=True)
         else:
             self._stepped(done)
 
@@ -336,7 +344,7 @@ class TlsLink(asyncio.Protocol):
             return  # closed meanwhile
         self._state = _State.HANDSHAKE
         if isinstance(result, ProxyError):
-            self._refuse(result)
+            self._refuse(result, linger=True)
             return
         held = b"".join(self._held)
         self._held.clear()
@@ -365,12 +373,18 @@ class TlsLink(asyncio.Protocol):
         ssl_object = pipeline.object
         version = ssl_object.version() or ""
         cipher = ssl_object.cipher()
+        try:
+            certificate = self._client_certificate()
+        except ProxyError as error:
+            self._refuse(error, pipeline.close_notify(), linger=True)
+            return
         self.info = TlsInfo(
             version,
             cipher[0] if cipher else "",
             bool(ssl_object.session_reused),
             self._server_name,
             ssl_object.selected_alpn_protocol() or "",
+            certificate,
         )
         if version == "TLSv1.3" and pipeline.server_side:
             self._tickets_size = pipeline.outgoing_size
@@ -386,12 +400,46 @@ class TlsLink(asyncio.Protocol):
         if self._state is _OPEN:
             self._deliver()  # what came with the last of the handshake
 
-    def _refuse(self, error: ProxyError, answer: bytes = b"") -> None:
-        """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows."""
+    @property
+    def _asks_for_certificates(self) -> bool:
+        return self._identity is not None and self._identity.policy.client_auth is not None
+
+    def _client_certificate(self) -> ClientCertificate | None:
+        """What the client has shown; from the session where one was taken up. Raises ProxyError."""
+        if not self._asks_for_certificates:
+            return None
+        ssl_object = self._pipeline.object
+        der = ssl_object.getpeercert(binary_form=True)
+        if der is None:
+            return None
+        try:
+            certificate = read_client_certificate(der)
+        except ValueError as error:
+            raise self._handshake_error("TLS handshake failed: the client's certificate cannot be read") from error
+        # OpenSSL does not look at the dates again when a session is taken up, and each time gives out new tickets.
+        if ssl_object.session_reused and certificate.not_after.timestamp() < time.time():
+            raise self._handshake_error("TLS handshake failed: certificate not accepted: certificate has expired")
+        return certificate
+
+    def _refuse(self, error: ProxyError, answer: bytes = b"", *, linger: bool = False) -> None:
+        """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows.
+
+        With `linger` a client that was asked for a certificate is given the time to read the alert. With TLS 1.3 it
+        takes the handshake for complete when it has sent one, or none, and may have sent a request right behind it:
+        closing on top of bytes that were not read makes TCP reset the connection, which may overtake the alert.
+        """
         if self._error is not None or self._state in {_State.CLOSING, _State.LOST}:
             return
         if self._state is _State.HANDSHAKE:
             answer += self._pipeline.take_outgoing()
+        if linger and answer and self._timer is not None and self._asks_for_certificates:
+            self._set_transport_paused(False)
+            self._state = _State.CLOSING
+            self._error = error
+            self._transport.write(answer)
+            self._transport.write_eof()
+            self._timer.arm(_REFUSING)
+            return
         self._close_with(error, answer)
 
     def _handshake_error(self, message: str, *, side: Side | None = None, timeout: bool = False) -> ProxyError:
@@ -571,6 +619,9 @@ class TlsLink(asyncio.Protocol):
                 self._close_with(None, self._pipeline.close_notify())
         elif self._state in {_HALF, _State.ENDED}:
             self._close_with(None, b"")
+        elif self._state is _State.CLOSING:
+            if hasattr(self, "_transport"):
+                self._transport.close()  # it may be lingering
         else:
             self._refuse(self._handshake_error("closed before the TLS handshake was complete", side=Side.PROXY))
 
@@ -617,15 +668,23 @@ class TlsLink(asyncio.Protocol):
     # --- What else a transport has
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`tls_info` is `info`, `ssl_object` the `ssl.SSLObject` (not to be read from); the rest is the transport's."""
+        """`tls_info` is `info`, `ssl_object` the `ssl.SSLObject` (not to be read from), `host_check` what requests are
+        held against, if anything; the rest is the transport's."""
         if name == "tls_info":
             return self.info if self.info is not None else default
+        if name == "host_check":
+            return self._host_check() or default
         if name == "ssl_object":
             return self._ssl_object() or default
         return self._transport.get_extra_info(name, default)
 
     def _ssl_object(self) -> ssl.SSLObject | None:
         return self._pipeline.object if self._connected and self._state is not _State.LOST else None
+
+    def _host_check(self) -> HostCheck | None:
+        if self._identity is None or not isinstance(self._tls, CertificateStore):
+            return None
+        return self._tls.host_check(self._identity.policy)
 
     def __repr__(self) -> str:
         return f"<TlsLink {self._state.value}{' paused' if self._paused else ''} {self.info or ''}>"

@@ -215,7 +215,9 @@ class TlsPipeline:
     # --- Translation of errors (the one place)
 
     def _failure(self, error: ssl.SSLError, *, handshake: bool = False) -> ProxyError:
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+            reason, proxy_status = "the client showed no certificate", "tls_certificate_error"
+        elif isinstance(error, ssl.SSLCertVerificationError):
             reason = f"certificate not accepted: {error.verify_message}"
             proxy_status = "tls_certificate_error"
         else:

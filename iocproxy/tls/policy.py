@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from iocproxy.tls.client_auth import ClientAuth
+
 #: What `min_version` may say.
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -31,6 +33,7 @@ class ServerPolicy:
     alpn: tuple[str, ...] = ("http/1.1",)
     session_tickets: bool = True
     num_tickets: int = 2
+    client_auth: ClientAuth | None = None  #: None where no certificate is asked for
 
 
 #: For whoever has no wishes.

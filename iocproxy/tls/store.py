@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from iocproxy.tls.certificate import Certificate
 from iocproxy.tls.client_hello import ClientHello
 from iocproxy.tls.context import server_context
+from iocproxy.tls.hosts import HostCheck
 from iocproxy.tls.offload import step_cost
 from iocproxy.tls.policy import DEFAULT_POLICY, ServerPolicy
 
@@ -54,6 +55,7 @@ class CertificateStore:
             )
             for each in dict.fromkeys((policy, *self._hosts.values()))
         }
+        self._checks = {each: HostCheck(each, self.policy_for) for each in self._identities}
         self._by_name: dict[str, int] = {}
         for index, certificate in enumerate(certificates):
             for name in certificate.names:
@@ -66,9 +68,10 @@ class CertificateStore:
 
     def policy_for(self, host: str) -> ServerPolicy:
         """What holds for `host`, in lower case and without port, "" where none was named: exact, else the closest
-        wildcard above it, else the listener's."""
+        wildcard above it, else the listener's. The root's dot makes no difference."""
         if not self._hosts:
             return self.policy
+        host = host.rstrip(".")
         found = self._hosts.get(host)
         while found is None and host:
             _, _, host = host.partition(".")
@@ -83,6 +86,10 @@ class CertificateStore:
         if index is None and name:
             index = self._by_name.get("*." + name.partition(".")[2])
         return self._identities[self.policy_for(name)][index or 0]
+
+    def host_check(self, policy: ServerPolicy) -> HostCheck | None:
+        """Asked for every request on a connection under `policy`; None where all hosts have the same one."""
+        return self._checks[policy] if len(self._checks) > 1 else None
 
     def session_stats(self) -> dict[str, int]:
         """OpenSSL's counters (`ssl.SSLContext.session_stats`) summed over the contexts."""

@@ -23,6 +23,17 @@ URL = 'must be a URL "http://HOST[:PORT]" or "https://HOST[:PORT]"'
 BODY = 'must be a size from 0B to 1048576GiB, such as "8KiB", or a number of bytes, or false for none'
 TIMEOUT = 'must be a duration from 1ms to 7d, such as "5s", or a number of seconds'
 
+WHOSE = "`client_ca` says whose certificates"
+UNASKED = (
+    'beside `client_auth = "none"`; '
+    '`client_auth` must be "optional" or "required", here or for hosts without one of their own'
+)
+NOT_BESIDE_NONE = 'beside `client_auth = "none"`; must go, or `client_auth` be "optional" or "required"'
+HOST = 'a host name, such as "example.com" or "*.example.com"'
+NO_ADDRESS = "TLS clients ask for names, never for addresses"
+FIELD = 'the name of a header field, such as "X-Client-Subject"'
+MEANING = "a field that has a meaning of its own"
+
 # Expected lines are what `str(fault)` says behind the file's name: LINE: KEY PATH: FOUND; ALLOWED.
 BAD: dict[str, tuple[str, list[str]]] = {
     "nothing in it": (
@@ -304,7 +315,10 @@ upstream_host = "a.test:0"
         [
             '4: forwarding.forwarded: "yes"; must be true or false',
             '5: forwarding.request_id: true; must be "off", "make" or "keep"',
-            ('6: forwarding.request_ids: unknown key; did you mean "request_id"? allowed: forwarded, request_id'),
+            (
+                '6: forwarding.request_ids: unknown key; did you mean "request_id"? '
+                "allowed: forwarded, request_id, client_certificate"
+            ),
             f'9: routes[0].upstream_host: "http://a.test"; a slash in it; {UPSTREAM_HOST}',
             f'13: routes[1].upstream_host: "SERVER"; {UPSTREAM_HOST}',
             f'17: routes[2].upstream_host: "a.test:0"; the port must be 1 to 65535; {UPSTREAM_HOST}',
@@ -346,6 +360,153 @@ errors.pages = { 40x = "b.html", 404 = 404 }
             f"21: routes[2].errors.pages.404: 404; {PAGE}",
         ],
     ),
+    "client certificates at a listener": (
+        UPSTREAMS
+        + """\
+[[listeners]]
+bind = "127.0.0.1:0"
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+client_auth = "required"
+[[listeners]]
+bind = "127.0.0.1:0"
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+client_ca = "ca.pem"
+client_crl = "ca.crl"
+[[listeners]]
+bind = "127.0.0.1:0"
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+client_auth = "sometimes"
+client_ca = 1
+client_crl = "ca.crl"
+[[listeners]]
+bind = "127.0.0.1:0"
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+client_crl = "ca.crl"
+[[listeners.tls.hosts]]
+names = ["a.test"]
+client_auth = "required"
+client_ca = "a.pem"
+""",
+        [
+            f'6: listeners[0].tls.client_auth: "required" without `client_ca`; {WHOSE}',
+            f"11: listeners[1].tls.client_ca: `client_ca` {UNASKED}",
+            f"12: listeners[1].tls.client_crl: `client_crl` {UNASKED}",
+            '17: listeners[2].tls.client_auth: "sometimes"; must be "none", "optional" or "required"',
+            "18: listeners[2].tls.client_ca: 1; must be a file's path",
+            (
+                "24: listeners[3].tls.client_crl: `client_crl` without `client_ca`; "
+                "lists of the authorities in `client_ca`"
+            ),
+            (
+                "28: listeners[3].tls.hosts[0].client_ca: `client_ca` without `client_crl`; "
+                "must have a `client_crl` of its own, as the listener's is of other authorities"
+            ),
+        ],
+    ),
+    "hosts with rules of their own": (
+        UPSTREAMS
+        + """\
+[[listeners]]
+bind = "127.0.0.1:0"
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+client_ca = "ca.pem"
+[[listeners.tls.hosts]]
+names = []
+client_auth = "required"
+client_ca = "own.pem"
+[[listeners.tls.hosts]]
+client_auth = "required"
+client_ca = "own.pem"
+[[listeners.tls.hosts]]
+names = ["a.test", "*.A.test", "A.test"]
+[[listeners.tls.hosts]]
+names = ["*.a.test", "127.0.0.1", "[::1]", "*", "b.test:443", "b.test."]
+min_version = "1.1"
+[[listeners.tls.hosts]]
+names = ["c.test"]
+client_ca = "c.pem"
+client_crl = "c.crl"
+[[listeners]]
+bind = "127.0.0.1:0"
+[listeners.tls]
+certificates = [{ cert = "a", key = "b" }]
+[[listeners.tls.hosts]]
+names = ["a.test"]
+client_auth = "optional"
+host = "b.test"
+""",
+        [
+            f"6: listeners[0].tls.client_ca: `client_ca` {UNASKED}",
+            "8: listeners[0].tls.hosts[0].names: an empty array; must have at least one",
+            "11: listeners[0].tls.hosts[1].names: missing; must be an array, each " + HOST,
+            (
+                "14: listeners[0].tls.hosts[2]: hosts without rules of their own; "
+                "must have one of client_auth, client_ca, client_crl, min_version"
+            ),
+            (
+                '15: listeners[0].tls.hosts[2].names[2]: "a.test"; '
+                "the same name as listeners[0].tls.hosts[2].names[0]; each may stand once"
+            ),
+            f'17: listeners[0].tls.hosts[3].names[1]: "127.0.0.1"; {NO_ADDRESS}; must be {HOST}',
+            f'17: listeners[0].tls.hosts[3].names[2]: "[::1]"; {NO_ADDRESS}; must be {HOST}',
+            f'17: listeners[0].tls.hosts[3].names[3]: "*"; leave `host` out to match every host; must be {HOST}',
+            f'17: listeners[0].tls.hosts[3].names[4]: "b.test:443"; a host is matched without its port; must be {HOST}',
+            f'17: listeners[0].tls.hosts[3].names[5]: "b.test."; not a host name; must be {HOST}',
+            (
+                '17: listeners[0].tls.hosts[3].names[0]: "*.a.test"; '
+                "the same name as listeners[0].tls.hosts[2].names[1]; each may stand once"
+            ),
+            '18: listeners[0].tls.hosts[3].min_version: "1.1"; must be "1.2" or "1.3"',
+            f"21: listeners[0].tls.hosts[4].client_ca: `client_ca` {NOT_BESIDE_NONE}",
+            f"22: listeners[0].tls.hosts[4].client_crl: `client_crl` {NOT_BESIDE_NONE}",
+            (
+                '29: listeners[1].tls.hosts[0].client_auth: "optional" without `client_ca`; '
+                "`client_ca`, here or of the listener, says whose certificates"
+            ),
+            (
+                "30: listeners[1].tls.hosts[0].host: unknown key; "
+                "allowed: names, client_auth, client_ca, client_crl, min_version"
+            ),
+        ],
+    ),
+    "names for the parts of a certificate": (
+        LEAST
+        + """\
+[forwarding.client_certificate]
+subject = "X-Client"
+issuer = "Host"
+serial = "x-client"
+fingerprint = "X_Fingerprint"
+dns = ""
+email = "X-Forwarded-For"
+uri = "Client-Cert"
+not_after = true
+rfc9440 = "X-Cert"
+sha1 = "X-Sha1"
+""",
+        [
+            f'5: forwarding.client_certificate.issuer: "Host"; {MEANING}; must be {FIELD}',
+            (
+                '6: forwarding.client_certificate.serial: "x-client"; '
+                "must be another name than forwarding.client_certificate.subject"
+            ),
+            f'7: forwarding.client_certificate.fingerprint: "X_Fingerprint"; must be {FIELD}',
+            f'8: forwarding.client_certificate.dns: ""; must be {FIELD}',
+            f'9: forwarding.client_certificate.email: "X-Forwarded-For"; {MEANING}; must be {FIELD}',
+            f'10: forwarding.client_certificate.uri: "Client-Cert"; {MEANING}; must be {FIELD}',
+            f"11: forwarding.client_certificate.not_after: true; must be {FIELD}",
+            '12: forwarding.client_certificate.rfc9440: "X-Cert"; must be true or false',
+            (
+                "13: forwarding.client_certificate.sha1: unknown key; "
+                "allowed: subject, issuer, serial, fingerprint, dns, email, uri, not_after, rfc9440"
+            ),
+        ],
+    ),
     "not available yet": (
         """
 [server]
@@ -357,8 +518,6 @@ bind = "127.0.0.1:0"
 proxy_protocol = true
 [listeners.tls]
 certificates = [{ cert = "a", key = "b" }]
-client_ca = "ca.pem"
-client_auth = "required"
 [upstreams.app]
 servers = ["http://app"]
 balance = "least_requests"
@@ -371,11 +530,9 @@ bind = "127.0.0.1:9900"
             '3: server.workers: "auto"; `workers` other than 1 is not available yet',
             '5: limits.storage: "redis://…@127.0.0.1:6379/0"; `storage` other than "memory" is not available yet',
             "8: listeners[0].proxy_protocol: true; `proxy_protocol = true` is not available yet",
-            '11: listeners[0].tls.client_ca: "ca.pem"; `client_ca` is not available yet',
-            '12: listeners[0].tls.client_auth: "required"; `client_auth` other than "none" is not available yet',
-            '15: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
-            "16: upstreams.app.health: a table; `health` is not available yet",
-            "18: admin: a table; `[admin]` is not available yet",
+            '13: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
+            "14: upstreams.app.health: a table; `health` is not available yet",
+            "16: admin: a table; `[admin]` is not available yet",
         ],
     ),
     "wrong before it is not available": (

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from iocproxy.config import (
     Bind,
     Certificate,
+    ClientCertificateFields,
     Config,
     Errors,
     Http,
@@ -55,6 +56,7 @@ max_fields = 50
 [forwarding]
 forwarded = true
 request_id = "keep"
+client_certificate = { subject = "X-Client-Subject", not_after = "X-Until", rfc9440 = true }
 [errors.pages]
 404 = "errors/404.html"
 "5xx" = "/etc/errors/5xx.json"
@@ -68,6 +70,17 @@ certificates = [
 ]
 min_version = "1.3"
 session_tickets = false
+client_auth = "optional"
+client_ca = "ca.pem"
+client_crl = "/etc/revoked.pem"
+[[listeners.tls.hosts]]
+names = ["Admin.example.com", "*.internal.example.com"]
+client_auth = "required"
+client_ca = "staff.pem"
+client_crl = "staff.crl"
+min_version = "1.2"
+[[listeners.tls.hosts]]
+names = ["open.example.com"]
 client_auth = "none"
 [[listeners]]
 bind = "localhost:0"
@@ -137,7 +150,9 @@ def test_the_least_configuration_has_the_documented_defaults() -> None:
         "upstream_idle": 60.0,
         "tunnel_idle": 600.0,
     }
-    assert vars(config.forwarding) == {"forwarded": False, "request_id": "off"}
+    nothing = ClientCertificateFields()
+    assert vars(config.forwarding) == {"forwarded": False, "request_id": "off", "client_certificate": nothing}
+    assert set(vars(nothing).values()) == {None, False}
     assert config.errors.pages == {}
     assert vars(config.http) == {
         "max_request_line": 8192,
@@ -167,6 +182,9 @@ def test_every_available_setting(tmp_path: Path) -> None:
     assert (config.timeouts.request_header, config.timeouts.tunnel_idle) == (0.5, 3.0)
     assert config.http == Http(max_request_line=4096, max_head="16KiB", max_fields=50)
     assert (config.forwarding.forwarded, config.forwarding.request_id) == (True, "keep")
+    assert config.forwarding.client_certificate == ClientCertificateFields(
+        subject="X-Client-Subject", not_after="X-Until", rfc9440=True
+    )
     pages = {"404": tmp_path / "errors/404.html", "5xx": tmp_path / "/etc/errors/5xx.json"}
     assert config.errors.pages == pages
     tls = config.listeners[0].tls
@@ -175,7 +193,18 @@ def test_every_available_setting(tmp_path: Path) -> None:
         (tmp_path / "site.pem", tmp_path / "site.key", None),
         (tmp_path / "/etc/other.pem", tmp_path / "keys/other.key", "open sesame"),
     ]
-    assert (tls.min_version, tls.session_tickets, tls.client_auth, tls.client_ca) == ("1.3", False, "none", None)
+    assert (tls.min_version, tls.session_tickets, tls.client_auth) == ("1.3", False, "optional")
+    assert (tls.client_ca, tls.client_crl) == (tmp_path / "ca.pem", tmp_path / "/etc/revoked.pem")
+    assert [tuple(vars(hosts).values()) for hosts in tls.hosts] == [
+        (
+            ("admin.example.com", "*.internal.example.com"),
+            "required",
+            tmp_path / "staff.pem",
+            tmp_path / "staff.crl",
+            "1.2",
+        ),
+        (("open.example.com",), "none", None, None, None),
+    ]
     assert [listener.bind for listener in config.listeners] == [Bind("::", 8443), Bind("localhost", 0)]
     connections = config.limits.connections
     assert (connections.rate, connections.concurrent, connections.total, connections.dry_run) == (

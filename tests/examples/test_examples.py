@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from iocproxy.testing import Origin
+from iocproxy.testing import Origin, RawClient
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -157,6 +157,33 @@ def test_tls(run: Run, iocproxy_origin: Origin, tmp_path: Path) -> None:
     assert (directory / "site.pem").read_bytes() == made
 
 
+def test_mutual_tls(run: Run, iocproxy_origin: Origin, tmp_path: Path) -> None:
+    directory = copy("mutual_tls", tmp_path, iocproxy_origin)
+    assert run(directory / "certificates.py").process.wait(PATIENCE) == 0
+    program = run("-m", "iocproxy", "serve", cwd=directory)
+    host, port = program.wait_for(r"listening .*url=https://(\S+)")[1].split(":")
+
+    def ask(name: str, wanted: str, *pair: Path) -> int:
+        context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+        if pair:
+            context.load_cert_chain(*pair)
+        with RawClient((host, int(port)), tls=context, server_name=name) as client:
+            return client.request("GET", "/status/200", headers=[("Host", wanted)]).status
+
+    ali = directory / "ali.pem", directory / "ali.key"
+    assert ask("localhost", "localhost") == 200
+    with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+        ask("admin.localhost", "admin.localhost")
+    program.wait_for("handshake_failed .*the client showed no certificate")
+    assert ask("admin.localhost", "admin.localhost", *ali) == 200
+    assert ask("localhost", "admin.localhost") == 421
+    subjects = [request.header("X-Client-Subject") for request in iocproxy_origin.requests]
+    assert subjects == [None, "CN=ali"]
+    assert iocproxy_origin.requests[1].header("X-Client-Email") == "ali@example.com"
+    if not WINDOWS:
+        assert (directory / "ali.key").stat().st_mode & 0o077 == 0
+
+
 def test_middleware(run: Run, iocproxy_origin: Origin, tmp_path: Path) -> None:
     program = run("-m", "iocproxy", "serve", cwd=copy("middleware", tmp_path, iocproxy_origin))
     url = program.wait_for(r"listening .*url=(http://\S+)")[1]
@@ -190,4 +217,4 @@ def test_every_example_is_on_the_map_and_run_here() -> None:
     entries = {entry.name for entry in EXAMPLES.iterdir() if entry.name not in {"README.md", "__pycache__"}}
     entries -= {entry for entry in entries if entry.startswith(".")}
     listed = set(re.findall(r"^\| \[([\w.]+)/?\]", (EXAMPLES / "README.md").read_text("utf-8"), re.MULTILINE))
-    assert entries == listed == {"embed.py", "tls", "middleware", "testing"}
+    assert entries == listed == {"embed.py", "tls", "mutual_tls", "middleware", "testing"}

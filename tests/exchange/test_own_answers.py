@@ -10,7 +10,7 @@ import pytest
 from iocproxy.errors import ProxyError, Side
 from iocproxy.exchange.answers import error_body, error_fields, prefers_json
 
-OWN = [400, 404, 405, 408, 414, 417, 429, 431, 500, 501, 502, 503, 504, 505]
+OWN = [400, 404, 405, 408, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def run(project: pytest.Pytester, *options: str, asyncio: bool = False) -> pytes
 
 
 def test_the_examples_of_the_documentation_pass(project: pytest.Pytester) -> None:
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
     for name, text in EXAMPLES:
         (project.path / name).write_text(text, encoding="utf-8")
     run(project, asyncio=True).assert_outcomes(passed=sum(text.count("def test_") for _, text in EXAMPLES))
