@@ -22,6 +22,7 @@ class TlsInfo(NamedTuple):
     resumed: bool  #: True when an earlier session was taken up instead of a full handshake
     server_name: str  #: the name the client asked for (SNI), "" when it asked for none
     alpn: str  #: the application protocol agreed on, "" for none
+    offered: bool = False  #: True when the client would have taken up an earlier session
 
 
 class Client:

@@ -25,6 +25,7 @@ class Parts:
     `[logging]` only `access` and `access_file`."""
 
     certificates: tuple[tuple[str, Certificate], ...]
+    ciphers: tuple[tuple[str, str], ...]
     upstreams: tuple[tuple[str, Upstream], ...]
     middleware: tuple[tuple[str, Middleware], ...]
     logging: Logging
@@ -34,6 +35,7 @@ class Parts:
         """What can be read of `settings`, which no `Config` could be made of."""
         return cls(
             tuple(_certificates(settings)),
+            tuple(_ciphers(settings)),
             tuple(_upstreams(settings)),
             tuple(_middleware(settings)),
             _read(Logging, _only(get(settings, "logging"), "access", "access_file")) or Logging(),
@@ -46,6 +48,13 @@ def _certificates(settings: Mapping[str, Any]) -> Iterator[tuple[str, Certificat
             certificate = _read(Certificate, entry)
             if certificate is not None:
                 yield spell(("listeners", index, "tls", "certificates", number)), certificate
+
+
+def _ciphers(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for index, listener in items(settings, "listeners"):
+        ciphers = get(get(listener, "tls"), "ciphers")
+        if isinstance(ciphers, str) and ciphers:
+            yield spell(("listeners", index, "tls", "ciphers")), ciphers
 
 
 def _upstreams(settings: Mapping[str, Any]) -> Iterator[tuple[str, Upstream]]:

@@ -49,6 +49,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
+    service: Service
     admission: Admission
     upstreams: dict[str, UpstreamGroup[UpstreamServer]]
 
@@ -100,7 +101,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         counters=around.counters,
         log=around.log,
     )
-    return Assembly(admission, upstreams)
+    return Assembly(service, admission, upstreams)
 
 
 _UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}

@@ -17,7 +17,15 @@ from iocproxy.errors import ConfigError, Fault
 from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
 from iocproxy.server.pages import load_pages
-from iocproxy.tls import CertificateStore, ServerPolicy, UpstreamTls, client_context, load_certificate
+from iocproxy.tls import (
+    CIPHERS,
+    CertificateStore,
+    ServerPolicy,
+    UpstreamTls,
+    check_ciphers,
+    client_context,
+    load_certificate,
+)
 
 
 @dataclass(slots=True)
@@ -71,6 +79,7 @@ def faults_of(parts: Parts) -> list[Fault]:
     """What `load_material` would find wrong with these, which are no whole configuration. Blocking as well."""
     checks: list[Callable[[], object]] = [
         *(partial(load_certificate, each.cert, each.key, each.password, path=at) for at, each in parts.certificates),
+        *(partial(check_ciphers, text, (), path=at) for at, text in parts.ciphers),
         *(partial(_upstream, "", each, Material(), at) for at, each in parts.upstreams),
         *(partial(load_middleware, each.use, each.options, path=at) for at, each in parts.middleware),
     ]
@@ -97,7 +106,16 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
             material.warnings.extend((place, warning) for warning in certificate.warnings)
     if faults:
         raise ConfigError(faults)
-    policy = ServerPolicy(min_version=tls.min_version, session_tickets=tls.session_tickets)
+    if tls.ciphers is not None:
+        place = f"{path}.ciphers"
+        material.warnings.extend((place, text) for text in check_ciphers(tls.ciphers, certificates, path=place))
+    policy = ServerPolicy(
+        min_version=tls.min_version,
+        ciphers=tls.ciphers or CIPHERS,
+        alpn=tls.alpn,
+        session_tickets=tls.session_tickets,
+        num_tickets=tls.num_tickets,
+    )
     return CertificateStore(certificates, policy)
 
 

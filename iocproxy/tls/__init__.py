@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from iocproxy.tls.certificate import Certificate, load_certificate
+from iocproxy.tls.cipher_list import check_ciphers
 from iocproxy.tls.client_hello import ClientHello, ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls, client_context, server_context
 from iocproxy.tls.link import TlsLink
 from iocproxy.tls.pipeline import Ended, TlsPipeline
-from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, VERSIONS, ServerPolicy
+from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, PROTOCOLS, VERSIONS, ServerPolicy
 from iocproxy.tls.self_signed import SelfSigned, self_signed
 from iocproxy.tls.store import CertificateStore, Identity
 
 __all__ = [
     "CIPHERS",
     "DEFAULT_POLICY",
+    "PROTOCOLS",
     "VERSIONS",
     "Certificate",
     "CertificateStore",
@@ -28,6 +30,7 @@ __all__ = [
     "TlsLink",
     "TlsPipeline",
     "UpstreamTls",
+    "check_ciphers",
     "client_context",
     "load_certificate",
     "self_signed",

@@ -105,6 +105,7 @@ class TlsLink(asyncio.Protocol):
         "_inner",
         "_inner_received",
         "_loop",
+        "_offers_session",
         "_offload",
         "_on_failure",
         "_paused",
@@ -153,6 +154,7 @@ class TlsLink(asyncio.Protocol):
         self._connected = False  # `inner.connection_made` was called
         self._reader: ClientHelloReader | None = None
         self._server_name = ""
+        self._offers_session = False
         self._offload = False
         self._held: list[bytes] = []
         self._held_size = 0
@@ -280,7 +282,12 @@ class TlsLink(asyncio.Protocol):
             return
         self._reader = None
         self._server_name = hello.server_name
-        identity = store.choose(hello)
+        self._offers_session = hello.offers_session
+        try:
+            identity = store.choose(hello)
+        except HelloError as error:
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), error.alert)
+            return
         self._offload = identity.offload
         self._pipeline = TlsPipeline(identity.context)
         self._pipeline.feed(reader.received)
@@ -355,6 +362,7 @@ class TlsLink(asyncio.Protocol):
             resumed=bool(ssl_object.session_reused),
             server_name=self._server_name,
             alpn=ssl_object.selected_alpn_protocol() or "",
+            offered=self._offers_session,
         )
         if self._timer is not None:
             self._timer.cancel()
