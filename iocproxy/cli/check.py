@@ -48,10 +48,13 @@ def _columns(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _listener(listener: Listener) -> tuple[str, str]:
+    if listener.https_redirect is not None:
+        return f"http://{listener.bind}", f"sends everybody on to https, port {listener.https_redirect}"
     if listener.tls is None:
         return f"http://{listener.bind}", ""
     names = ", ".join(str(entry.cert) for entry in listener.tls.certificates)
-    return f"https://{listener.bind}", f"TLS {listener.tls.min_version} or newer, {names}"
+    hsts = f", HSTS {listener.tls.hsts.value}" if listener.tls.hsts is not None else ""
+    return f"https://{listener.bind}", f"TLS {listener.tls.min_version} or newer, {names}{hsts}"
 
 
 def _routes(config: Config) -> Iterator[tuple[str, str]]:

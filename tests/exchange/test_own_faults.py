@@ -37,6 +37,7 @@ class Side:
     def __init__(self, service: Service) -> None:
         self.client = Client("127.0.0.1", 1, b"k", "127.0.0.1:80")
         self.forwarding = service.connected(self.client, "http")
+        self.strict = b""
         self.written = b""
         self.answered = asyncio.Event()
         self.over: list[bool] = []
