@@ -26,6 +26,9 @@ The states, each with what holds in it (`_State`):
   an iteration of its own (first what is already here, then the transport). So `inner` is never entered twice, data
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
   one iteration, which loses data on Proactor.
+* What carries no data is kept within bounds. Where there is little in much, the rest waits for the next iteration,
+  the transport being paused. Where OpenSSL answers (a KeyUpdate with a KeyUpdate) a side that does not read, nothing
+  more is read from it until it does: `inner` would not hear of any of it.
 * Ends. A close_notify is an end of file like any other: `inner.eof_received`, and if that returns True the
   connection stays half-open. A FIN without one may be an attacker's: what came before it is delivered, and then
   `inner.connection_lost` gets a ProxyError that says so (on an idle keep-alive connection that is nothing to worry
@@ -65,6 +68,11 @@ _PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(_PLAIN_HTTP_BODY), _PLAIN_HTTP_BODY)
 )
+
+
+#: Why nothing is delivered although `inner` would like it, as bits of `_stopped`.
+_CHOKED = 1  # what OpenSSL has answered waits to be read
+_BEHIND = 2  # others have their turn first
 
 
 class _State(enum.Enum):
@@ -116,6 +124,7 @@ class TlsLink(asyncio.Protocol):
         "_resume_due",
         "_server_name",
         "_state",
+        "_stopped",
         "_timer",
         "_tls",
         "_transport",
@@ -162,6 +171,7 @@ class TlsLink(asyncio.Protocol):
         self._paused = False  # what `inner` wants
         self._transport_paused = False  # what the transport was told
         self._resume_due = False  # `_resumed` is scheduled
+        self._stopped = 0
         self._eof_told = False
         # Writing
         self._delivering = False  # within `inner.data_received`: writes are joined
@@ -193,14 +203,14 @@ class TlsLink(asyncio.Protocol):
                 self._handshake_received(data)
             return
         self._pipeline.feed(data)
-        if not self._paused:
+        if not self._paused and not self._stopped:
             self._deliver()
 
     def eof_received(self) -> bool:
         """Asked again on each pause and resume by some transports, so that a second call changes nothing."""
         if self._readable:
             self._pipeline.feed_eof()
-            if not self._paused:
+            if not self._paused and not self._stopped:
                 self._deliver()
         elif self._state is _State.ENDED:
             if not self._eof_told:
@@ -238,6 +248,9 @@ class TlsLink(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        if self._stopped & _CHOKED:
+            self._stopped &= ~_CHOKED
+            self._resume_soon()
         if self._connected:
             self._inner.resume_writing()
 
@@ -413,9 +426,15 @@ class TlsLink(asyncio.Protocol):
                     self._delivering = False
                     self._fail(error)
                     return
-                if not plain:
+                if plain:
+                    self._inner_received(plain)
+                elif not pipeline.barren:
                     break
-                self._inner_received(plain)
+                if pipeline.barren:
+                    pipeline.barren = False
+                    self._stopped |= _BEHIND
+                    self._resume_soon()
+                    break
                 if not pipeline.readable:
                     break
         finally:
@@ -428,9 +447,12 @@ class TlsLink(asyncio.Protocol):
         # 3. Send what OpenSSL has to say (KeyUpdate, a refusal to renegotiate). After close_notify nothing may be said.
         if (outgoing := pipeline.take_outgoing()) and self._state is _OPEN:
             self._transport.write(outgoing)
-        # 4. Tell the transport what `inner` wants now.
-        if self._paused is not self._transport_paused:
-            self._set_transport_paused(self._paused)
+            if self._writing_paused:
+                self._stopped |= _CHOKED
+        # 4. Tell the transport what is wanted now.
+        wanted = self._paused or self._stopped > 0
+        if wanted is not self._transport_paused:
+            self._set_transport_paused(wanted)
         # 5. The end, if this was it.
         if pipeline.ended is not None:
             self._stream_ended(pipeline.ended)
@@ -458,13 +480,18 @@ class TlsLink(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         self._paused = False
-        if not self._delivering and not self._resume_due:
+        if not self._delivering:
+            self._resume_soon()
+
+    def _resume_soon(self) -> None:
+        if not self._resume_due:
             self._resume_due = True
             self._loop.call_soon(self._resumed)
 
     def _resumed(self) -> None:
         self._resume_due = False
-        if self._readable and not self._paused:
+        self._stopped &= ~_BEHIND
+        if self._readable and not self._paused and not self._stopped:
             self._deliver()
 
     def _set_transport_paused(self, paused: bool) -> None:
