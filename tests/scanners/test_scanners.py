@@ -88,7 +88,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scanned]:
 def testssl(scanned: Scanned) -> dict[str, list[dict[str, str]]]:
     """Its findings, by the kind of key; both scans at once."""
     if TESTSSL is None:
-        pytest.skip("testssl.sh is not on PATH")
+        pytest.skip(f"not on PATH: {'testssl.sh'}")
     running = {}
     for kind, address in scanned.addresses.items():
         options = ["--quiet", "--color", "0", "--warnings", "off", "--add-ca", str(scanned.ca)]
@@ -136,7 +136,7 @@ def test_testssl_finds_nothing_of_note(testssl: dict[str, list[dict[str, str]]],
 def sslyze(scanned: Scanned) -> tuple[dict[str, Any], str]:
     """Its results by address, and what it says."""
     if SSLYZE is None:
-        pytest.skip("sslyze is not on PATH")
+        pytest.skip(f"not on PATH: {'sslyze'}")
     file = scanned.directory / "sslyze.json"
     command = [SSLYZE, f"--json_out={file}", "--mozilla_config=intermediate", "--early_data", "--http_headers"]
     command += [f"--{check}" for check in CHECKS]

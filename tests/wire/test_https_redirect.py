@@ -254,7 +254,7 @@ def both(iocproxy: ProxyFactory, iocproxy_origin: Origin, iocproxy_certificates:
     raise last
 
 
-@pytest.mark.skipif(CURL is None, reason="curl is not on PATH")
+@pytest.mark.skipif(CURL is None, reason="not on PATH")
 def test_curl_follows_with_method_and_body(
     both: Any, iocproxy_origin: Origin, iocproxy_certificates: Certificates
 ) -> None:
