@@ -50,6 +50,7 @@ class TlsInfo(NamedTuple):
     server_name: str  #: the name the client asked for (SNI), "" when it asked for none
     alpn: str  #: the application protocol agreed on, "" for none
     certificate: ClientCertificate | None = None  #: what the client has shown, the same when a session was taken up
+    offered: bool = False  #: True when the client would have taken up an earlier session
 
 
 class Client:

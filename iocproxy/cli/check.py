@@ -49,11 +49,15 @@ def _columns(rows: Iterable[tuple[str, str]]) -> str:
 
 def _listener(listener: Listener) -> Iterator[tuple[str, str]]:
     tls = listener.tls
+    if listener.https_redirect is not None:
+        yield f"http://{listener.bind}", f"sends everybody on to https, port {listener.https_redirect}"
+        return
     if tls is None:
         yield f"http://{listener.bind}", ""
         return
     names = ", ".join(str(entry.cert) for entry in tls.certificates)
-    yield f"https://{listener.bind}", f"TLS {tls.min_version} or newer, {names}"
+    hsts = f", HSTS {tls.hsts.value}" if tls.hsts is not None else ""
+    yield f"https://{listener.bind}", f"TLS {tls.min_version} or newer, {names}{hsts}"
     if tls.client_auth != "none":
         yield "", f"client certificates are {tls.client_auth}"
     for hosts in tls.hosts:

@@ -104,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
         "requests",
         "rules",
         "scheme",
+        "strict",
         "timer",
         "write",
     )
@@ -122,11 +123,13 @@ class ClientConnection(asyncio.Protocol):
         timer: Callable[[Callable[[], None]], Timer],
         loop: asyncio.AbstractEventLoop,
         on_closed: Callable[[ClientConnection], None],
+        strict: bytes = b"",
     ) -> None:
         # for the connection's life
         self.client = client
         self.scheme = scheme
         self.host_check: HostCheck | None = None
+        self.strict = strict
         self.draining = False
         self.requests = 0
         self.write: Callable[[bytes], None] = _not_connected

@@ -36,7 +36,7 @@ from iocproxy.config.sections import (
     Upstream,
 )
 from iocproxy.config.starter import example_toml
-from iocproxy.config.values import Bind, Network, Rate, Server
+from iocproxy.config.values import Bind, Hsts, Network, Rate, Server
 
 __all__ = [
     "Admin",
@@ -48,6 +48,7 @@ __all__ = [
     "Errors",
     "Forwarding",
     "Health",
+    "Hsts",
     "Http",
     "Limits",
     "Listener",

@@ -47,7 +47,7 @@ def said(field: FieldInfo) -> str:
     if is_named(field):
         return "a table of tables, each under its name"
     if section is not None or shape is None:
-        return "a table"
+        return next((mark.said for mark in _parts(field.annotation) if hasattr(mark, "said")), "a table")
     return shape.said
 
 

@@ -27,6 +27,7 @@ class Parts:
 
     certificates: tuple[tuple[str, Certificate], ...]
     client_auths: tuple[tuple[str, Tls], ...]
+    ciphers: tuple[tuple[str, str], ...]
     upstreams: tuple[tuple[str, Upstream], ...]
     middleware: tuple[tuple[str, Middleware], ...]
     logging: Logging
@@ -37,6 +38,7 @@ class Parts:
         return cls(
             tuple(_certificates(settings)),
             tuple(_client_auths(settings)),
+            tuple(_ciphers(settings)),
             tuple(_upstreams(settings)),
             tuple(_middleware(settings)),
             _read(Logging, _only(get(settings, "logging"), "access", "access_file")) or Logging(),
@@ -58,6 +60,13 @@ def _client_auths(settings: Mapping[str, Any]) -> Iterator[tuple[str, Tls]]:
         tls = _read(Tls, {**kept, "certificates": [{"cert": "unread", "key": "unread"}]})
         if tls is not None:
             yield spell(("listeners", index, "tls")), tls
+
+
+def _ciphers(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for index, listener in items(settings, "listeners"):
+        ciphers = get(get(listener, "tls"), "ciphers")
+        if isinstance(ciphers, str) and ciphers:
+            yield spell(("listeners", index, "tls", "ciphers")), ciphers
 
 
 def _upstreams(settings: Mapping[str, Any]) -> Iterator[tuple[str, Upstream]]:

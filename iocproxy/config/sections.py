@@ -12,8 +12,10 @@ from pydantic import Field
 
 from iocproxy.config import shapes
 from iocproxy.config.base import Section
+from iocproxy.config.hsts import HstsItem
 from iocproxy.config.servers import ServerItem
 from iocproxy.config.shapes import (
+    AlpnProtocol,
     BindAddress,
     BodyRate,
     ClassName,
@@ -24,6 +26,7 @@ from iocproxy.config.shapes import (
     FilePath,
     Flag,
     Grace,
+    HttpsRedirect,
     IpNetwork,
     Items,
     MaxBody,
@@ -44,7 +47,7 @@ from iocproxy.config.shapes import (
     UpstreamHost,
     Workers,
 )
-from iocproxy.config.values import Rate
+from iocproxy.config.values import ALPN_PROTOCOLS, Rate
 
 
 class ServerSettings(Section):
@@ -244,10 +247,34 @@ class Tls(Section):
         examples=[[{"cert": "site.pem", "key": "site.key"}]],
     )
     min_version: TlsVersion = Field("1.2", description="The oldest TLS version a client may use.", examples=["1.3"])
+    ciphers: Text | None = Field(
+        None,
+        description="An OpenSSL cipher list for TLS 1.2, the best first. Left out: ECDHE with AES-GCM or "
+        "ChaCha20-Poly1305. The suites of TLS 1.3 are OpenSSL's own.",
+        examples=["ECDHE+AESGCM"],
+    )
+    alpn: Items[AlpnProtocol] = Field(
+        ALPN_PROTOCOLS,
+        description="The protocols offered (ALPN), the best first. A client that offers only others is refused; with "
+        "[] what clients offer is ignored.",
+        examples=[["http/1.1"]],
+    )
     session_tickets: Flag = Field(
         True,
         description="Let clients resume a session by ticket; with false by the server's cache.",
         examples=[True],
+    )
+    num_tickets: Annotated[int, shapes.whole(0, 8)] = Field(
+        2,
+        description="Tickets that follow a full handshake of TLS 1.3, for as many connections; with 0 no session of "
+        "TLS 1.3 is resumed.",
+        examples=[2],
+    )
+    hsts: HstsItem = Field(
+        None,
+        description="Send `Strict-Transport-Security` in every response, for this long. A table may add "
+        "`include_subdomains` and `preload`.",
+        examples=["365d", {"max_age": "365d", "include_subdomains": True}],
     )
     offload: Annotated[str, shapes.choice("auto", "always", "never")] = Field(
         "auto",
@@ -285,6 +312,11 @@ class Listener(Section):
         False,
         description="Expect a PROXY protocol header (version 1 or 2) from the trusted proxies.",
         examples=[False],
+    )
+    https_redirect: HttpsRedirect = Field(
+        None,
+        description="Send every request on to https with 308: true for port 443, or the port.",
+        examples=[True],
     )
     tls: Tls | None = Field(None, description="TLS at this listener.")
 

@@ -286,6 +286,23 @@ UpstreamName: TypeAlias = Annotated[
         {"type": "string", "pattern": UPSTREAM_NAME_PATTERN},
     ),
 ]
+AlpnProtocol: TypeAlias = Annotated[
+    str,
+    Shape(
+        " or ".join(f'"{name}"' for name in values.ALPN_PROTOCOLS),
+        values.read_alpn,
+        {"enum": list(values.ALPN_PROTOCOLS)},
+    ),
+]
+HttpsRedirect: TypeAlias = Annotated[
+    int | None,
+    Shape(
+        "true, false, or the port of https if it is not 443",
+        values.read_https_redirect,
+        {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1, "maximum": 65535}]},
+        lambda port: False if port is None else True if port == 443 else port,
+    ),
+]
 ClassName: TypeAlias = Annotated[
     str,
     Shape('a class as "package.module:Class"', values.read_class_name, {"type": "string", "pattern": "^[^:]+:[^:]+$"}),

@@ -13,12 +13,16 @@ _TEXT = """\
 [[listeners]]
 bind = "127.0.0.1:8080"             # "0.0.0.0:8080" for every IPv4 address, "[::]:8080" for IPv4 and IPv6
 
+# Send everybody on to https, for the port of the listener below:
+#https_redirect = 8443
+
 # HTTPS: give the certificate and its key, as paths from this file's directory.
 #[[listeners]]
 #bind = "127.0.0.1:8443"
 #[listeners.tls]
 #certificates = [{ cert = "site.pem", key = "site.key" }]  # the name asked for picks, else the first
 #min_version = "1.2"
+#hsts = "5m"                         # Strict-Transport-Security; longer as soon as all is well, such as "365d"
 
 # Where requests go: one or more servers that answer alike, taken in turn.
 [upstreams.app]

@@ -43,6 +43,22 @@ class Rate(NamedTuple):
         return f"{self.limit}/{show_duration(self.window)}"
 
 
+class Hsts(NamedTuple):
+    """What Strict-Transport-Security says (RFC 6797 section 6.1); `max_age` in seconds."""
+
+    max_age: float
+    include_subdomains: bool = False
+    preload: bool = False
+
+    @property
+    def value(self) -> str:
+        """The field's value."""
+        said = f"max-age={int(self.max_age)}"
+        if self.include_subdomains:
+            said += "; includeSubDomains"
+        return f"{said}; preload" if self.preload else said
+
+
 class Server(NamedTuple):
     """One server of an upstream. `scheme` is http or https, `host` carries no brackets."""
 
@@ -363,6 +379,30 @@ def read_error_status(value: Any) -> str:
 
 
 _UPSTREAM_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+#: What can be spoken above TLS, by its name in ALPN; `iocproxy.tls` says the same.
+ALPN_PROTOCOLS = ("http/1.1", "http/1.0")
+
+
+def read_alpn(value: Any) -> str:
+    if value in {"h2", "h3"}:
+        raise RefusedError("HTTP/2 and HTTP/3 are not available yet")
+    if value not in ALPN_PROTOCOLS:
+        raise RefusedError
+    return str(value)
+
+
+def read_https_redirect(value: Any) -> int | None:
+    """The port that clients are sent to: true is 443, false (in Python None) none."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return 443
+    port = read_whole(value)
+    if not 1 <= port <= 65535:
+        raise RefusedError("the port must be 1 to 65535")
+    return port
+
+
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -403,7 +443,7 @@ def show(value: Any, width: int = 60) -> str:
         return "a very large number" if isinstance(value, int) and abs(value) >= 10**width else repr(value)
     if isinstance(value, Mapping):
         return "a table" if value else "an empty table"
-    if isinstance(value, list | tuple) and not isinstance(value, Bind | Rate | Server):
+    if isinstance(value, list | tuple) and not isinstance(value, Bind | Hsts | Rate | Server):
         return "an array" if value else "an empty array"
     text = " ".join(str(value).split())
     return text if len(text) <= width else f"{text[:width]}…"

@@ -14,12 +14,22 @@ from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
 from iocproxy.config.lines import spell
 from iocproxy.config.sections import Http
-from iocproxy.config.values import Server, read_bind, read_route_host, read_route_path, read_size, read_whole, show
+from iocproxy.config.values import (
+    Server,
+    read_bind,
+    read_https_redirect,
+    read_route_host,
+    read_route_path,
+    read_size,
+    read_whole,
+    show,
+)
 
 
 def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
     return [
         *_binds(settings),
+        *_listeners(settings),
         *_upstreams(settings),
         *_routes(settings),
         *_heads(settings),
@@ -39,6 +49,26 @@ def _binds(settings: Mapping[str, Any]) -> Iterator[Problem]:
         if first != index:
             loc = ("listeners", index, "bind")
             yield Problem(loc, show(str(bind)), f"must be another address than {spell(('listeners', first, 'bind'))}")
+
+
+def _listeners(settings: Mapping[str, Any]) -> Iterator[Problem]:
+    for index, listener in items(settings, "listeners"):
+        at = ("listeners", index)
+        bind = attempt(read_bind, get(listener, "bind"))
+        port = attempt(read_https_redirect, get(listener, "https_redirect"))
+        tls = get(listener, "tls")
+        if port is not None and tls is not None:
+            yield Problem((*at, "https_redirect"), "`https_redirect` beside `tls`", "only plain HTTP is sent on")
+        elif port is not None and bind is not None and port == bind.port:
+            yield Problem((*at, "https_redirect"), show(port), "must be another port than that of `bind`")
+        if get(tls, "ciphers") is not None and get(tls, "min_version") == "1.3":
+            said = "one of the two: the list is for TLS 1.2, and the suites of TLS 1.3 are OpenSSL's own"
+            yield Problem((*at, "tls", "ciphers"), '`ciphers` beside `min_version = "1.3"`', said)
+        seen: set[Any] = set()
+        for number, name in items(tls, "alpn"):
+            if isinstance(name, str) and name in seen:
+                yield Problem((*at, "tls", "alpn", number), show(name), "each protocol may stand once")
+            seen.add(name if isinstance(name, str) else None)
 
 
 def _upstreams(settings: Mapping[str, Any]) -> Iterator[Problem]:

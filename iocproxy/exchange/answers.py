@@ -68,10 +68,10 @@ def error_fields(error: ProxyError, content_type: bytes) -> Fields:
 
 
 def own_response(
-    date: bytes, status: int, reason: bytes, fields: Fields, body: bytes, version: int, *, keep_alive: bool
+    lines: bytes, status: int, reason: bytes, fields: Fields, body: bytes, version: int, *, keep_alive: bool
 ) -> bytes:
-    """The head of a response that the proxy itself gives; `date` is the complete Date line."""
-    tail = date
+    """The head of a response that the proxy itself gives; `lines` are the complete ones that every response has."""
+    tail = lines
     if status not in {204, 304}:
         tail = b"Content-Length: %d\r\n%b" % (len(body), tail)
     if not keep_alive:

@@ -35,7 +35,7 @@ from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
 from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, misdirected, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
-from iocproxy.exchange.outgoing import request_for, response_for
+from iocproxy.exchange.outgoing import request_for, response_for, without_hsts
 from iocproxy.exchange.pages import Page
 from iocproxy.exchange.ports import ClientSide, Lease, Server
 from iocproxy.exchange.rewriting import check_answer, check_rewritten_request, take_over_response, without_framing
@@ -175,6 +175,11 @@ class Exchange:
         self._trailers = trailers
         if body:
             self._keep(body)
+        return self._decide()
+
+    def _decide(self) -> bool:
+        """Steps 2 to 5; as `begin`."""
+        service, side, head, request = self._service, self._side, self._head, self._request
         # :: Step 2, the host and its route
         if side.host_check is not None and not side.host_check.allows(head.host):
             self._fail(misdirected())
@@ -498,13 +503,17 @@ class Exchange:
             and (self._request_done or not done)  # an early answer: the rest of the body will not be read
         )
         usual = keep_alive and version == 11 and head.dated and not head.trailer
-        outgoing = head.usual if usual else b""
+        strict = side.strict
+        outgoing = b"" if not usual else head.usual if not strict else head.usual_with(strict)
         if not outgoing:
             framing = CHUNKED if self._chunking else UNTIL_CLOSE if self._close_delimited else head.body
             date = b"" if head.dated else self._service.date_line()
-            outgoing = response_for(self._head, head, framing, date, keep_alive=keep_alive)
+            outgoing = response_for(self._head, head, framing, date, keep_alive=keep_alive, strict=strict)
             if usual:
-                head.usual = outgoing
+                if strict:
+                    head.strict = strict, outgoing
+                else:
+                    head.usual = outgoing
         if body:
             self._bytes_out += len(body)
             outgoing += encode_chunk(body) if self._chunking else body
@@ -576,8 +585,10 @@ class Exchange:
         self._phase = _TUNNEL
         self._status = 101
         self._service.counters.tunnels_open += 1
-        tail = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b" % (head.upgrade, VIA[head.version])
-        self._side.write(response_head(101, head.reason, head.fields, tail))
+        strict = self._side.strict
+        fields = without_hsts(head.fields) if strict else head.fields
+        tail = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b%b" % (head.upgrade, VIA[head.version], strict)
+        self._side.write(response_head(101, head.reason, fields, tail))
         if data:
             self.upstream_data(data)
         self._side.begin_tunnel()
@@ -675,9 +686,11 @@ class Exchange:
         head, side = self._head, self._side
         self._status = status
         keep_alive = head.keep_alive and self._request_done and not side.draining
-        outgoing = own_response(
-            self._service.date_line(), status, reason, fields, body, head.version, keep_alive=keep_alive
-        )
+        lines = self._service.date_line()
+        if side.strict:
+            lines += side.strict
+            fields = without_hsts(fields)
+        outgoing = own_response(lines, status, reason, fields, body, head.version, keep_alive=keep_alive)
         if head.method == "HEAD" or status in {204, 304}:
             side.write(outgoing)
         else:

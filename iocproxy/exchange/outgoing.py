@@ -10,7 +10,7 @@ from iocproxy.http1.framing import CHUNKED, UNTIL_CLOSE, BodyLength
 from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
 from iocproxy.http1.serialize import request_head, request_lines, response_head
-from iocproxy.message import Request
+from iocproxy.message import Fields, Request
 
 #: What is said to the next hop alone, by whether there is an upgrade and whether trailers are wanted.
 _HOP = {
@@ -67,14 +67,14 @@ def request_for(
 
 
 def response_for(
-    request: RequestHead, head: ResponseHead, framing: BodyLength, date: bytes, *, keep_alive: bool
+    request: RequestHead, head: ResponseHead, framing: BodyLength, date: bytes, *, keep_alive: bool, strict: bytes = b""
 ) -> bytes:
     """The head of an upstream's response for the client that sent `request`.
 
     `framing` is how the client will find the end of the body. `date` is a complete Date line where the response has
-    none, else b"".
+    none, else b"". `strict` is the listener's own Strict-Transport-Security line, in place of any that it has.
     """
-    tail = VIA[head.version]
+    tail = VIA[head.version] + strict
     if framing == CHUNKED:
         tail = b"Transfer-Encoding: chunked\r\n" + tail
         if head.trailer and request.section.takes_trailers:
@@ -85,4 +85,9 @@ def response_for(
         tail = b"Connection: close\r\n" + tail
     elif request.version == 10:
         tail = b"Connection: keep-alive\r\n" + tail
-    return response_head(head.status, head.reason, head.fields, date + tail)
+    return response_head(head.status, head.reason, without_hsts(head.fields) if strict else head.fields, date + tail)
+
+
+def without_hsts(fields: Fields) -> Fields:
+    """RFC 6797 section 6.1: a response has one such field at most, and the first is the one that counts."""
+    return [field for field in fields if field[0].lower() != b"strict-transport-security"]

@@ -35,6 +35,9 @@ class ClientSide(Protocol):
     #: What holds for the request under way; the exchange sets it once it knows the route.
     rules: Rules
 
+    #: The complete Strict-Transport-Security line that goes into every response, b"" for none.
+    strict: bytes
+
     def write(self, data: bytes) -> None:
         """Send to the client. When its buffer fills, `RequestSide.client_blocked` is called before this returns."""
         ...

@@ -18,10 +18,7 @@ class Service(Shared):
     def connected(self, client: Client, scheme: str) -> Forwarding:
         """See `ports.Exchanges`."""
         if client.tls is not None:
-            if client.tls.resumed:
-                self.counters.handshakes_resumed += 1
-            else:
-                self.counters.handshakes_full += 1
+            self.counters.handshake(client.listener, client.tls)
         return Forwarding(client, scheme, self.trusted, forwarded=self.forwarded, identity=self.identity)
 
     def begin(
@@ -41,7 +38,7 @@ class Service(Shared):
         page = self.pages.find(error.status, as_json=False)
         content_type, body = page or error_body(error.status, as_json=False)
         head = own_response(
-            self.date_line(),
+            self.date_line() + side.strict,
             error.status,
             reason_phrase(error.status),
             error_fields(error, content_type),

@@ -35,6 +35,7 @@ class ResponseHead:
         "keep_alive",
         "reason",
         "status",
+        "strict",
         "trailer",
         "upgrade",
         "usual",
@@ -54,6 +55,13 @@ class ResponseHead:
         self.trailer = b""  # the names of announced trailers
         #: for whoever forwards it: what this head became when it was last written in the usual way, b"" before
         self.usual = b""
+        #: the same for a listener with a Strict-Transport-Security line: that line, and what the head became
+        self.strict = b"", b""
+
+    def usual_with(self, strict: bytes) -> bytes:
+        """As `usual`, with this line."""
+        line, usual = self.strict
+        return usual if line == strict else b""
 
     def copy(self) -> ResponseHead:
         """One of the caller's own."""

@@ -28,7 +28,16 @@ class Doorkeeper(NamedTuple):
 class Chain:
     """The hooks in the order of the middlewares. Immutable; one for each configuration."""
 
-    __slots__ = ("doorkeepers", "members", "on_complete", "on_request", "on_response", "rewrites", "shows_requests")
+    __slots__ = (
+        "doorkeepers",
+        "members",
+        "on_complete",
+        "on_request",
+        "on_response",
+        "request_limits",
+        "rewrites",
+        "shows_requests",
+    )
 
     def __init__(self, members: Iterable[object]) -> None:
         self.members = tuple(members)
@@ -40,6 +49,8 @@ class Chain:
         self.on_request: tuple[OnRequest, ...] = self._hooks("on_request")
         self.on_response: tuple[OnResponse, ...] = self._hooks("on_response")
         self.on_complete: tuple[OnComplete, ...] = self._hooks("on_complete")
+        #: for a listener that serves no request and has to limit them all the same
+        self.request_limits = next((member for member in self.members if isinstance(member, RequestLimits)), None)
         #: whether a request may have been changed by user code and has to be checked before it is forwarded
         self.rewrites = any(
             hasattr(member, "on_request") and not isinstance(member, RequestLimits) for member in self.members

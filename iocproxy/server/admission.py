@@ -29,6 +29,7 @@ from iocproxy.net.loops import is_proactor
 from iocproxy.net.sockets import prepare_client
 from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.routing import Rules
+from iocproxy.server.conduct import Conduct
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, TlsLink
 from iocproxy.tls.offload import Turns
@@ -78,6 +79,9 @@ class Admission:
         self._log = log
         self._handshakes = handshakes
         self._waits = is_proactor(self._loop)  # a connection is not made at once there
+        #: how each listener conducts itself, by its name; whoever makes one puts it here
+        self.conducts: dict[str, Conduct] = {}
+        self._plain = Conduct(self._service)
         self._open: dict[ClientConnection, TlsLink | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
@@ -163,9 +167,10 @@ class Admission:
         self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
 
     async def _attach(self, sock: socket.socket, client: Client, store: CertificateStore | None) -> None:
+        conduct = self.conducts.get(client.listener, self._plain)
         connection = ClientConnection(
             client,
-            self._service,
+            conduct.exchanges,
             scheme="http" if store is None else "https",
             limits=self._limits,
             parser=self._parser,
@@ -173,6 +178,7 @@ class Admission:
             timer=self._wheel.timer,
             loop=self._loop,
             on_closed=self._closed,
+            strict=conduct.strict,
         )
         self._counters.connections_accepted += 1
         link = None if store is None else self._tls(connection, store)

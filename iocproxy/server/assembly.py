@@ -51,6 +51,7 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
+    service: Service
     admission: Admission
     upstreams: dict[str, UpstreamGroup[UpstreamServer]]
 
@@ -104,7 +105,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         log=around.log,
         handshakes=_handshake_limits(config, around),
     )
-    return Assembly(admission, upstreams)
+    return Assembly(service, admission, upstreams)
 
 
 _UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}

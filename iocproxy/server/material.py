@@ -18,7 +18,7 @@ from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
 from iocproxy.server.pages import load_pages
 from iocproxy.server.policies import Policies, load_policies
-from iocproxy.tls import CertificateStore, UpstreamTls, client_context, load_certificate
+from iocproxy.tls import CertificateStore, UpstreamTls, check_ciphers, client_context, load_certificate
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ def faults_of(parts: Parts) -> list[Fault]:
     checks: list[Callable[[], object]] = [
         *(partial(load_certificate, each.cert, each.key, each.password, path=at) for at, each in parts.certificates),
         *(partial(load_policies, each, at) for at, each in parts.client_auths),
+        *(partial(check_ciphers, text, (), path=at) for at, text in parts.ciphers),
         *(partial(_upstream, "", each, Material(), at) for at, each in parts.upstreams),
         *(partial(load_middleware, each.use, each.options, path=at) for at, each in parts.middleware),
     ]
@@ -104,6 +105,9 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
             material.warnings.extend((place, warning) for warning in certificate.warnings)
     if faults or policies is None:
         raise ConfigError(faults)
+    if tls.ciphers is not None:
+        place = f"{path}.ciphers"
+        material.warnings.extend((place, text) for text in check_ciphers(tls.ciphers, certificates, path=place))
     material.warnings.extend(policies.warnings)
     return CertificateStore(certificates, policies.default, policies.hosts, offload=tls.offload)
 

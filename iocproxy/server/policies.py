@@ -7,7 +7,7 @@ from pathlib import Path
 
 from iocproxy.config import Tls, TlsHosts
 from iocproxy.errors import ConfigError, Fault
-from iocproxy.tls import ClientAuth, ServerPolicy, load_client_auth
+from iocproxy.tls import CIPHERS, ClientAuth, ServerPolicy, load_client_auth
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,13 @@ def load_policies(tls: Tls, path: str) -> Policies:
     files held something else are no longer equal. Blocking: reads the files. Raises ConfigError with every fault.
     """
     reader = _Reader()
-    base = ServerPolicy(min_version=tls.min_version, session_tickets=tls.session_tickets)
+    base = ServerPolicy(
+        min_version=tls.min_version,
+        ciphers=tls.ciphers or CIPHERS,
+        alpn=tls.alpn,
+        session_tickets=tls.session_tickets,
+        num_tickets=tls.num_tickets,
+    )
     default = replace(
         base, client_auth=reader.client_auth(tls.client_auth, (tls.client_ca, path), (tls.client_crl, path))
     )

@@ -38,9 +38,12 @@ from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
 from iocproxy.server.admission import Admission
 from iocproxy.server.assembly import Assembly, Surroundings, assemble
+from iocproxy.server.conduct import Conduct
 from iocproxy.server.material import Material, access_file_fault, load_material
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
+from iocproxy.telemetry.sessions import SessionCounters
+from iocproxy.tls import CertificateStore
 
 
 class Phase(enum.Enum):
@@ -82,6 +85,7 @@ class Proxy:
         self._counters = Counters()
         self._addresses: tuple[Address, ...] = ()
         self._listeners: list[Listener] = []
+        self._stores: dict[str, CertificateStore] = {}  # by listener, of those with TLS
         self._material: Material | None = None
         self._assembly: Assembly | None = None
         self._around: Surroundings | None = None
@@ -103,6 +107,9 @@ class Proxy:
         """What the proxy has done since its start, as plain data; docs/logging.md explains each key."""
         stats: dict[str, Any] = dict(self._counters.snapshot())
         stats["accept_errors"] = sum(listener.lost + listener.paused for listener in self._listeners)
+        stats["sessions"] = {
+            name: self._counters.sessions[name].snapshot(store.session_stats()) for name, store in self._stores.items()
+        }
         if self._assembly is not None:
             stats["upstreams"] = {
                 name: {server.name: server.stats() for server in group.servers}
@@ -191,7 +198,12 @@ class Proxy:
     def _listen(self, sock: socket.socket, index: int, material: Material, assembly: Assembly) -> None:
         assert self._around is not None
         name = str(Address.of(sock.getsockname()))
-        admit = functools.partial(self._admit, assembly, name, material.stores[index])
+        store = material.stores[index]
+        if store is not None:
+            self._stores[name] = store
+            self._counters.sessions[name] = SessionCounters()
+        assembly.admission.conducts[name] = Conduct.of(self.config.listeners[index], assembly.service)
+        admit = functools.partial(self._admit, assembly, name, store)
         self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
 
     @staticmethod

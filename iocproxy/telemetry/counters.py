@@ -7,6 +7,9 @@ of `access_lost`, which belongs to the access log's thread alone. A reader on an
 
 from __future__ import annotations
 
+from iocproxy.message import TlsInfo
+from iocproxy.telemetry.sessions import SessionCounters
+
 
 class Counters:
     """Counts since start, never reset; the three that end in ``_open`` go up and down.
@@ -36,6 +39,7 @@ class Counters:
         "requests_limited",
         "requests_open",
         "responses",
+        "sessions",
         "tunnels_open",
         "upstream_connect_failures",
         "upstream_connect_shortages",
@@ -61,6 +65,7 @@ class Counters:
         self.handshakes_full = 0
         self.handshakes_resumed = 0
         self.handshakes_failed = 0  #: refused, broken off or timed out
+        self.sessions: dict[str, SessionCounters] = {}  #: by listener, of those with TLS
         # requests
         self.requests = 0  #: heads read, whatever became of them
         self.requests_open = 0  #: begun and not ended yet, tunnels included
@@ -80,6 +85,17 @@ class Counters:
         # the access log
         self.access_dropped = 0  #: records turned away because the queue was full or closed
         self.access_lost = 0  #: records whose line could not be written
+
+    def handshake(self, listener: str, tls: TlsInfo) -> None:
+        """One with a client was completed."""
+        if tls.resumed:
+            self.handshakes_resumed += 1
+        else:
+            self.handshakes_full += 1
+        sessions = self.sessions.get(listener)
+        if sessions is None:
+            sessions = self.sessions[listener] = SessionCounters()
+        sessions.handshake(tls)
 
     def snapshot(self) -> dict[str, int | dict[str, int]]:
         """The present values, by name; refusals and responses grouped. The dict is the caller's own."""

@@ -32,8 +32,14 @@ _MAX_FRAGMENT = 1 << 14  # RFC 8446 section 5.1
 _HANDSHAKE = 22
 _CLIENT_HELLO = 1
 _SERVER_NAME = 0  # RFC 6066 section 3
+_SUPPORTED_GROUPS = 10  # RFC 8446 section 4.2.7
 _ALPN = 16  # RFC 7301 section 3.1
+_SESSION_TICKET = 35  # RFC 5077 section 3.2
+_PRE_SHARED_KEY = 41  # RFC 8446 section 4.2.11
 _SUPPORTED_VERSIONS = 43  # RFC 8446 section 4.2.1
+_KEY_SHARE = 51  # RFC 8446 section 4.2.8
+
+_TLS_1_3 = 0x0304
 
 # RFC 8446 section 6
 _UNEXPECTED_MESSAGE = 10
@@ -59,6 +65,9 @@ class ClientHello(NamedTuple):
     server_name: str  #: host_name of RFC 6066 section 3 in lower case, "" when it asked for none
     alpn: tuple[str, ...]  #: in the client's order; latin-1, so that any byte survives
     versions: tuple[int, ...]  #: as on the wire (0x0304 is TLS 1.3), in the client's order, GREASE values included
+    groups: tuple[int, ...] = ()  #: for key exchange, as on the wire, GREASE values included
+    shares: tuple[int, ...] = ()  #: the groups it has sent a key for, TLS 1.3 only
+    offers_session: bool = False  #: whether it would take up an earlier session
 
 
 class HelloFault(enum.StrEnum):
@@ -69,6 +78,8 @@ class HelloFault(enum.StrEnum):
     GARBAGE = "not TLS"
     OVERSIZED = "a ClientHello that is too long"
     MALFORMED = "a malformed ClientHello"
+    NO_PROTOCOL = "no application protocol in common"
+    FINITE_FIELD = "a finite-field group for the key exchange"
 
 
 class HelloError(Exception):
@@ -207,7 +218,8 @@ def _parse(body: bytes) -> ClientHello:
     if legacy_version >> 8 != 3:
         raise _malformed(f"version {legacy_version:#06x}", _PROTOCOL_VERSION)
     hello.take(32)  # random
-    if len(hello.vector(1)) > 32:  # legacy_session_id
+    session_id = hello.vector(1)  # legacy_session_id
+    if len(session_id) > 32:
         raise _malformed("a session id longer than 32 bytes", _DECODE_ERROR)
     suites = hello.vector(2)
     if not suites or len(suites) % 2:
@@ -217,10 +229,17 @@ def _parse(body: bytes) -> ClientHello:
     extensions = _extensions(hello.vector(2)) if hello else {}  # RFC 5246 allows a hello that ends before them
     if hello:
         raise _malformed("bytes behind the extensions", _DECODE_ERROR)
+    versions = _versions(extensions[_SUPPORTED_VERSIONS]) if _SUPPORTED_VERSIONS in extensions else (legacy_version,)
     return ClientHello(
         _server_name(extensions[_SERVER_NAME]) if _SERVER_NAME in extensions else "",
         _alpn(extensions[_ALPN]) if _ALPN in extensions else (),
-        _versions(extensions[_SUPPORTED_VERSIONS]) if _SUPPORTED_VERSIONS in extensions else (legacy_version,),
+        versions,
+        _groups(extensions[_SUPPORTED_GROUPS]) if _SUPPORTED_GROUPS in extensions else (),
+        _shares(extensions[_KEY_SHARE]) if _KEY_SHARE in extensions else (),
+        # With TLS 1.3 the session ID is a random one of the compatibility mode (RFC 8446 appendix D.4).
+        _PRE_SHARED_KEY in extensions
+        or bool(extensions.get(_SESSION_TICKET))
+        or (bool(session_id) and _TLS_1_3 not in versions),
     )
 
 
@@ -283,4 +302,25 @@ def _versions(content: bytes) -> tuple[int, ...]:
     versions, found = _whole(content, 1), []
     while versions:
         found.append(versions.number(2))
+    return tuple(found)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _groups(content: bytes) -> tuple[int, ...]:
+    """RFC 8446 section 4.2.7."""
+    groups, found = _whole(content, 2), []
+    while groups:
+        found.append(groups.number(2))
+    return tuple(found)
+
+
+def _shares(content: bytes) -> tuple[int, ...]:
+    """RFC 8446 section 4.2.8: the groups of the keys, which differ each time; none asks the server to choose."""
+    shares = _Vector(content)
+    entries, found = _Vector(shares.vector(2)), []
+    if shares:
+        raise _malformed("key_share", _DECODE_ERROR)
+    while entries:
+        found.append(entries.number(2))
+        entries.vector(2)
     return tuple(found)

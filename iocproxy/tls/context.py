@@ -36,7 +36,8 @@ def server_context(certificate: Certificate, policy: ServerPolicy = DEFAULT_POLI
     if not policy.session_tickets:
         context.options |= ssl.OP_NO_TICKET
     context.num_tickets = policy.num_tickets
-    context.set_alpn_protocols(list(policy.alpn))
+    if policy.alpn:
+        context.set_alpn_protocols(list(policy.alpn))
     certificate.load_into(context)
     if policy.client_auth is not None:
         policy.client_auth.apply_to(context)

@@ -29,6 +29,9 @@ The states, each with what holds in it (`_State`):
   an iteration of its own (first what is already here, then the transport). So `inner` is never entered twice, data
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
   one iteration, which loses data on Proactor.
+* What carries no data is kept within bounds. Where there is little in much, the rest waits for the next iteration,
+  the transport being paused. Where OpenSSL answers (a KeyUpdate with a KeyUpdate) a side that does not read, nothing
+  more is read from it until it does: `inner` would not hear of any of it.
 * Ends. A close_notify is an end of file like any other: `inner.eof_received`, and if that returns True the
   connection stays half-open. A FIN without one may be an attacker's: what came before it is delivered, and then
   `inner.connection_lost` gets a ProxyError that says so (on an idle keep-alive connection that is nothing to worry
@@ -77,6 +80,11 @@ _PLAIN_HTTP_ANSWER = (
 )
 
 
+#: Why nothing is delivered although `inner` would like it, as bits of `_stopped`.
+_CHOKED = 1  # what OpenSSL has answered waits to be read
+_BEHIND = 2  # others have their turn first
+
+
 class _State(enum.Enum):
     NEW = "new"  # there is no transport yet
     HELLO = "hello"  # server's end: the ClientHello is not complete, there is no pipeline
@@ -117,6 +125,7 @@ class TlsLink(asyncio.Protocol):
         "_inner",
         "_inner_received",
         "_loop",
+        "_offers_session",
         "_offload",
         "_on_failure",
         "_paused",
@@ -127,6 +136,7 @@ class TlsLink(asyncio.Protocol):
         "_resume_due",
         "_server_name",
         "_state",
+        "_stopped",
         "_tickets_size",
         "_timer",
         "_tls",
@@ -170,6 +180,7 @@ class TlsLink(asyncio.Protocol):
         self._reader: ClientHelloReader | None = None
         self._server_name = ""
         self._identity: Identity | None = None  # server's end: what was chosen by the hello
+        self._offers_session = False
         self._offload = False
         self._held: list[bytes] = []
         self._held_size = 0
@@ -177,6 +188,7 @@ class TlsLink(asyncio.Protocol):
         self._paused = False  # what `inner` wants
         self._transport_paused = False  # what the transport was told
         self._resume_due = False  # `_resumed` is scheduled
+        self._stopped = 0
         self._eof_told = False
         # Writing
         self._tickets_size = 0  # of what waits in the pipeline for the first thing that is sent
@@ -209,14 +221,14 @@ class TlsLink(asyncio.Protocol):
                 self._handshake_received(data)
             return
         self._pipeline.feed(data)
-        if not self._paused:
+        if not self._paused and not self._stopped:
             self._deliver()
 
     def eof_received(self) -> bool:
         """Asked again on each pause and resume by some transports, so that a second call changes nothing."""
         if self._readable:
             self._pipeline.feed_eof()
-            if not self._paused:
+            if not self._paused and not self._stopped:
                 self._deliver()
         elif self._state is _State.ENDED:
             if not self._eof_told:
@@ -256,6 +268,9 @@ class TlsLink(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writing_paused = False
+        if self._stopped & _CHOKED:
+            self._stopped &= ~_CHOKED
+            self._resume_soon()
         if self._connected:
             self._inner.resume_writing()
 
@@ -301,7 +316,12 @@ class TlsLink(asyncio.Protocol):
             return
         self._reader = None
         self._server_name = hello.server_name
-        identity = self._identity = store.choose(hello)
+        self._offers_session = hello.offers_session
+        try:
+            identity = self._identity = store.choose(hello)
+        except HelloError as error:
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), error.alert)
+            return
         self._offload = not turns.take(identity.step_cost)
         self._pipeline = TlsPipeline(identity.context)
         self._pipeline.feed(reader.received)
@@ -385,6 +405,7 @@ class TlsLink(asyncio.Protocol):
             self._server_name,
             ssl_object.selected_alpn_protocol() or "",
             certificate,
+            self._offers_session,
         )
         if version == "TLSv1.3" and pipeline.server_side:
             self._tickets_size = pipeline.outgoing_size
@@ -473,9 +494,15 @@ class TlsLink(asyncio.Protocol):
                     self._delivering = False
                     self._fail(error)
                     return
-                if not plain:
+                if plain:
+                    self._inner_received(plain)
+                elif not pipeline.barren:
                     break
-                self._inner_received(plain)
+                if pipeline.barren:
+                    pipeline.barren = False
+                    self._stopped |= _BEHIND
+                    self._resume_soon()
+                    break
                 if not pipeline.readable:
                     break
         finally:
@@ -489,9 +516,12 @@ class TlsLink(asyncio.Protocol):
         if (size := pipeline.outgoing_size) and size != self._tickets_size and self._state is _OPEN:
             self._tickets_size = 0
             self._transport.write(pipeline.take_outgoing())
-        # 4. Tell the transport what `inner` wants now.
-        if self._paused is not self._transport_paused:
-            self._set_transport_paused(self._paused)
+            if self._writing_paused:
+                self._stopped |= _CHOKED
+        # 4. Tell the transport what is wanted now.
+        wanted = self._paused or self._stopped > 0
+        if wanted is not self._transport_paused:
+            self._set_transport_paused(wanted)
         # 5. The end, if this was it.
         if pipeline.ended is not None:
             self._stream_ended(pipeline.ended)
@@ -519,13 +549,18 @@ class TlsLink(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         self._paused = False
-        if not self._delivering and not self._resume_due:
+        if not self._delivering:
+            self._resume_soon()
+
+    def _resume_soon(self) -> None:
+        if not self._resume_due:
             self._resume_due = True
             self._loop.call_soon(self._resumed)
 
     def _resumed(self) -> None:
         self._resume_due = False
-        if self._readable and not self._paused:
+        self._stopped &= ~_BEHIND
+        if self._readable and not self._paused and not self._stopped:
             self._deliver()
 
     def _set_transport_paused(self, paused: bool) -> None:

@@ -80,12 +80,14 @@ class CertificateStore:
 
     def choose(self, hello: ClientHello) -> Identity:
         """The policy of the name asked for, and its certificate: exact, else a wildcard (one label, RFC 9525), else the
-        first."""
+        first. Raises HelloError for a hello that the policy refuses."""
         name = hello.server_name
         index = self._by_name.get(name)
         if index is None and name:
             index = self._by_name.get("*." + name.partition(".")[2])
-        return self._identities[self.policy_for(name)][index or 0]
+        policy = self.policy_for(name)
+        policy.admit(hello)
+        return self._identities[policy][index or 0]
 
     def host_check(self, policy: ServerPolicy) -> HostCheck | None:
         """Asked for every request on a connection under `policy`; None where all hosts have the same one."""

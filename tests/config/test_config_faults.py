@@ -50,6 +50,70 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "2: upstreams: an empty table; must have at least one",
         ],
     ),
+    "https_redirect": (
+        UPSTREAMS + "[[listeners]]\nbind = '0.0.0.0:80'\nhttps_redirect = 80\n"
+        "[[listeners]]\nbind = '0.0.0.0:81'\nhttps_redirect = 'yes'\n"
+        "[[listeners]]\nbind = '0.0.0.0:82'\nhttps_redirect = 65536\n"
+        "[[listeners]]\nbind = '0.0.0.0:443'\nhttps_redirect = true\n"
+        "[listeners.tls]\ncertificates = [{ cert = 'a', key = 'b' }]\n",
+        [
+            "4: listeners[0].https_redirect: 80; must be another port than that of `bind`",
+            '7: listeners[1].https_redirect: "yes"; must be true, false, or the port of https if it is not 443',
+            (
+                "10: listeners[2].https_redirect: 65536; the port must be 1 to 65535; must be true, false, or the port "
+                "of https if it is not 443"
+            ),
+            "13: listeners[3].https_redirect: `https_redirect` beside `tls`; only plain HTTP is sent on",
+        ],
+    ),
+    "the policy of a TLS listener": (
+        UPSTREAMS + "[[listeners]]\nbind = '0.0.0.0:443'\n[listeners.tls]\n"
+        "certificates = [{ cert = 'a', key = 'b' }]\nmin_version = '1.3'\nciphers = 'ECDHE+AESGCM'\n"
+        "alpn = ['http/1.1', 'h2', 'http/1.1', 'spdy']\nnum_tickets = 9\nhsts = true\n",
+        [
+            (
+                '7: listeners[0].tls.ciphers: `ciphers` beside `min_version = "1.3"`; one of the two: the list is for '
+                "TLS 1.2, and the suites of TLS 1.3 are OpenSSL's own"
+            ),
+            (
+                '8: listeners[0].tls.alpn[1]: "h2"; HTTP/2 and HTTP/3 are not available yet; must be "http/1.1" or '
+                '"http/1.0"'
+            ),
+            '8: listeners[0].tls.alpn[3]: "spdy"; must be "http/1.1" or "http/1.0"',
+            '8: listeners[0].tls.alpn[2]: "http/1.1"; each protocol may stand once',
+            "9: listeners[0].tls.num_tickets: 9; must be a whole number from 0 to 8",
+            (
+                '10: listeners[0].tls.hsts: true; must be false, a duration, such as "365d", or a table with '
+                "`max_age`, `include_subdomains` and `preload`"
+            ),
+        ],
+    ),
+    "hsts": (
+        UPSTREAMS + "[[listeners]]\nbind = '0.0.0.0:443'\n[listeners.tls]\n"
+        "certificates = [{ cert = 'a', key = 'b' }]\n[listeners.tls.hsts]\nmax-age = '1d'\npreload = 1\n",
+        [
+            (
+                '6: listeners[0].tls.hsts.max_age: missing; must be a duration from 0s to 3650d, such as "5s", or a '
+                "number of seconds"
+            ),
+            (
+                '7: listeners[0].tls.hsts.max-age: unknown key; did you mean "max_age"? allowed: max_age, '
+                "include_subdomains, preload"
+            ),
+            "8: listeners[0].tls.hsts.preload: 1; must be true or false",
+        ],
+    ),
+    "hsts to be preloaded": (
+        UPSTREAMS + "[[listeners]]\nbind = '0.0.0.0:443'\n[listeners.tls]\n"
+        "certificates = [{ cert = 'a', key = 'b' }]\n"
+        "hsts = { max_age = '364d', include_subdomains = true, preload = true }\n",
+        [
+            (
+                "6: listeners[0].tls.hsts: a table; `preload` needs `include_subdomains = true` and a `max_age` of at "
+                "least 365d"
+            ),
+        ],
+    ),
     "unknown keys": (
         LEAST + "[sever]\n[timeouts]\nconect = '5s'\nzzz = 1\n[http]\nheads = 1\n",
         [

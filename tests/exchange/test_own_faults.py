@@ -38,6 +38,7 @@ class Side:
         self.client = Client("127.0.0.1", 1, b"k", "127.0.0.1:80")
         self.forwarding = service.connected(self.client, "http")
         self.host_check = None
+        self.strict = b""
         self.written = b""
         self.answered = asyncio.Event()
         self.over: list[bool] = []

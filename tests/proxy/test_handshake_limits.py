@@ -128,9 +128,7 @@ def test_a_client_that_never_finishes_counts(iocproxy: ProxyFactory, iocproxy_or
 
 
 def test_dry_run_only_says_so(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
-    proxy = iocproxy(
-        upstream=iocproxy_origin, tls=True, limits={"handshakes": {"rate": "1/1m", "dry_run": True}}
-    )
+    proxy = iocproxy(upstream=iocproxy_origin, tls=True, limits={"handshakes": {"rate": "1/1m", "dry_run": True}})
     for number in range(3):
         garbage(proxy)
         proxy.wait_for(failed(number + 1))

@@ -19,7 +19,7 @@ def test_exports() -> None:
 def test_every_counter_is_in_the_snapshot_once() -> None:
     counters = Counters()
     counters.responses = [0, 1001, 1002, 1003, 1004, 1005]
-    names = [name for name in Counters.__slots__ if name != "responses"]
+    names = [name for name in Counters.__slots__ if name not in {"responses", "sessions"}]
     for number, name in enumerate(names, start=1):
         assert getattr(counters, name) == 0
         setattr(counters, name, number)

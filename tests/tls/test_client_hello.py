@@ -112,7 +112,74 @@ def test_what_openssl_sends(name: str) -> None:
     client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
-    assert read(outgoing.read()) == ClientHello(name, ("http/1.1",), (0x0304, 0x0303))
+    hello = read(outgoing.read())
+    assert hello is not None
+    assert hello[:3] == (name, ("http/1.1",), (0x0304, 0x0303))
+    assert {0x001D, 0x0017} <= set(hello.groups)  # X25519, P-256
+    assert set(hello.shares) <= set(hello.groups)
+    assert hello.shares
+    assert not hello.offers_session
+
+
+GROUPS = b"\x00\x0a\x00\x0a\x00\x08\x5a\x5a\x00\x1d\x00\x17\x01\x00"
+SHARES = b"\x00\x33\x00\x0e\x00\x0c\x5a\x5a\x00\x01\x00\x00\x1d\x00\x03key"
+
+
+def test_groups_and_keys() -> None:
+    hello = read(record(message(body(VERSIONS, GROUPS, SHARES))))
+    assert hello is not None
+    assert hello.groups == (0x5A5A, 0x001D, 0x0017, 0x0100)
+    assert hello.shares == (0x5A5A, 0x001D)
+
+
+def test_a_hello_may_leave_the_group_to_the_server() -> None:
+    """RFC 8446 section 4.2.8: an empty vector of keys asks for a HelloRetryRequest."""
+    hello = read(record(message(body(VERSIONS, GROUPS, b"\x00\x33\x00\x02\x00\x00"))))
+    assert hello is not None
+    assert hello.shares == ()
+
+
+SESSION_ID = b"\x03\x03" + RANDOM + b"\x20" + bytes(32) + b"\x00\x04\x13\x01\xc0\x2b" + b"\x01\x00"
+OLD_VERSIONS = b"\x00\x2b\x00\x03\x02\x03\x03"
+
+
+@pytest.mark.parametrize(
+    ("content", "offers"),
+    [
+        (body(VERSIONS), False),
+        (body(VERSIONS, beginning=SESSION_ID), False),  # of the compatibility mode
+        (body(VERSIONS, b"\x00\x23\x00\x00", beginning=SESSION_ID), False),  # wants a ticket, has none
+        (body(VERSIONS, b"\x00\x29\x00\x01x", beginning=SESSION_ID), True),
+        (body(VERSIONS, b"\x00\x23\x00\x06ticket"), True),
+        (body(OLD_VERSIONS, beginning=SESSION_ID), True),
+        (body(beginning=SESSION_ID), True),
+        (body(OLD_VERSIONS), False),
+    ],
+)
+def test_whether_a_session_would_be_taken_up(content: bytes, offers: bool) -> None:
+    hello = read(record(message(content)))
+    assert hello is not None
+    assert hello.offers_session is offers
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        b"\x00\x0a\x00\x02\x00\x00",  # no group at all
+        b"\x00\x0a\x00\x03\x00\x01\x00",  # half a group
+        b"\x00\x0a\x00\x05\x00\x02\x00\x1d\x00",  # one octet too many
+        b"\x00\x33\x00\x00",
+        b"\x00\x33\x00\x03\x00\x00\x00",
+        b"\x00\x33\x00\x08\x00\x06\x00\x1d\x00\x03ke",
+        b"\x00\x33\x00\x03\x00\x01\x00",
+    ],
+)
+def test_malformed_groups_and_keys(extension: bytes) -> None:
+    reader = ClientHelloReader()
+    with pytest.raises(HelloError) as caught:
+        reader.feed(record(message(body(VERSIONS, extension))))
+    assert caught.value.fault is HelloFault.MALFORMED
+    assert caught.value.alert == alert(50)
 
 
 def alert(code: int) -> bytes:

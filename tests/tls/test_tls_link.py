@@ -51,7 +51,7 @@ async def test_echo_and_what_was_agreed_on(serve, store, trusting, version) -> N
     assert link is made.link
     info = link.info
     assert info == link.get_extra_info("tls_info")
-    assert info[:1] + info[2:] == (version.replace("_", "."), False, "localhost", "http/1.1", None)
+    assert info[:1] + info[2:6] == (version.replace("_", "."), False, "localhost", "http/1.1", None)
     assert info.cipher == writer.get_extra_info("cipher")[0]
     assert link.get_extra_info("peername") == writer.get_extra_info("sockname")
     assert link.get_extra_info("ssl_object").version() == info.version

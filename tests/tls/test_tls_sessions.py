@@ -226,14 +226,15 @@ async def test_renegotiation_is_refused(serve, pair) -> None:
 
 
 @needs_openssl
-async def test_key_update(serve, pair) -> None:
-    """Both directions change their keys (RFC 8446 section 4.6.3), and go on."""
+@pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["the client's", "both"])
+async def test_key_update(serve, pair, command) -> None:
+    """One direction changes its keys, or both (RFC 8446 section 4.6.3), and go on."""
     running = await serve(CertificateStore([pair("localhost")]))
     with Conversation(running.address, "-tls1_3") as client:
         client.say(b"before\n")
         made = await running.links.get()
         await made.inner.received(7)
-        client.say(b"K\n")
+        client.say(command)
         await client.hear(b"KEYUPDATE")
         client.say(b"after\n")
         assert b"after\n" in await client.hear(b"after\n")

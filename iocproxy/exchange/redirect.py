@@ -1,0 +1,113 @@
+"""A plain listener that sends everybody on to https.
+
+Every request is answered with 308 (Permanent Redirect, RFC 9110 section 15.4.9) to the same host and target, before any
+route is looked for. 308 and not 301, as Caddy does: with 301 a POST becomes a GET (section 15.4.2), and a form that was
+sent to the old address arrives empty. Nothing but these is served as if the listener sent nobody on:
+
+* what asks for the proof that a certificate authority wants to see over plain HTTP (RFC 8555 section 8.3), and
+* what a trusted proxy says has come to it by https: sent on, it would come here again for ever.
+"""
+
+from __future__ import annotations
+
+import re
+
+from iocproxy.errors import ProxyError
+from iocproxy.exchange.answers import ALLOWED
+from iocproxy.exchange.bounds import not_allowed
+from iocproxy.exchange.exchange import Exchange
+from iocproxy.exchange.forwarding import Forwarding
+from iocproxy.exchange.ports import ClientSide, RequestSide
+from iocproxy.exchange.service import Service
+from iocproxy.http1.errors import bad_request
+from iocproxy.http1.request import RequestHead
+from iocproxy.message import Client, Fields, Response
+
+#: The token is base64url (RFC 8555 section 8.1), and that is all there may be: no path leads from here to another.
+_CHALLENGE = re.compile(rb"/\.well-known/acme-challenge/[A-Za-z0-9_\-]{1,256}")
+
+#: What a request target may hold here and a URI may not (RFC 3986 section 2).
+_FOREIGN = re.compile(rb'["<>\\^`{|}]')
+
+
+class HttpsRedirect:
+    """`ports.Exchanges` of such a listener; https is at `port` of whatever host was asked for."""
+
+    __slots__ = ("_port", "_service")
+
+    def __init__(self, service: Service, port: int) -> None:
+        self._service = service
+        self._port = b"" if port == 443 else b":%d" % port
+
+    def connected(self, client: Client, scheme: str) -> Forwarding:
+        """See `ports.Exchanges`."""
+        return self._service.connected(client, scheme)
+
+    def begin(
+        self, side: ClientSide, head: RequestHead, body: bytes, *, done: bool, trailers: Fields
+    ) -> RequestSide | None:
+        """See `ports.Exchanges`."""
+        if _stays(side, head):
+            return self._service.begin(side, head, body, done=done, trailers=trailers)
+        exchange = _Redirected(self._service, side, head, self._port)
+        try:
+            exchange.begin(body, done=done, trailers=trailers)
+        except Exception as error:  # noqa: BLE001 - told by `crashed`
+            exchange.crashed(error)
+        return None
+
+    def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
+        """See `ports.Exchanges`."""
+        self._service.refuse(side, error, content=content)
+
+
+def _stays(side: ClientSide, head: RequestHead) -> bool:
+    if _CHALLENGE.fullmatch(head.target) and head.method in {"GET", "HEAD"}:
+        return True
+    return side.forwarding.trusted and head.section.forwarded_proto.lower() == b"https"
+
+
+class _Redirected(Exchange):
+    """A request that is sent on: it is limited, counted and logged like any other, and goes nowhere."""
+
+    __slots__ = ("_port",)
+
+    def __init__(self, service: Service, side: ClientSide, head: RequestHead, port: bytes) -> None:
+        super().__init__(service, side, head)
+        self._port = port
+
+    def _decide(self) -> bool:
+        if self._side.requests >= self._rules.max_requests:
+            self._side.draining = True
+        self._send_on()
+        return False
+
+    def _send_on(self) -> None:
+        limits = self._service.chain.request_limits
+        refused = limits.on_request(self._request) if limits is not None else None
+        if refused is not None:
+            self._answer(refused)
+            return
+        head = self._head
+        if head.method == "TRACE":
+            self._fail(not_allowed("a TRACE that would be sent on"))
+        elif head.target == b"*":
+            # It asks about the server and not about anything at an address (RFC 9110 section 9.3.7).
+            self._answer(Response(200, [("Allow", ALLOWED)], b""))
+        else:
+            try:
+                where = _https(head, self._port)
+            except ProxyError as error:
+                self._fail(error)
+            else:
+                self._answer(Response(308, [("Location", where)], b""))
+
+
+def _https(head: RequestHead, port: bytes) -> str:
+    """The same resource under https. Raises ProxyError where it cannot be said."""
+    host = head.host
+    name = host[: host.find(b"]") + 1] if host.startswith(b"[") else host.partition(b":")[0]
+    if not name:
+        raise bad_request("no host to be sent on to")  # HTTP/1.0 need not name one
+    target = _FOREIGN.sub(lambda found: b"%%%02X" % found[0][0], head.target)
+    return (b"https://%b%b%b" % (name, port, target)).decode("ascii")
