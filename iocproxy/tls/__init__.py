@@ -5,6 +5,7 @@ from __future__ import annotations
 from iocproxy.tls.certificate import Certificate, load_certificate
 from iocproxy.tls.client_hello import ClientHello, ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls, client_context, server_context
+from iocproxy.tls.kept_session import KeptSession
 from iocproxy.tls.link import TlsLink
 from iocproxy.tls.pipeline import Ended, TlsPipeline
 from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, VERSIONS, ServerPolicy
@@ -23,6 +24,7 @@ __all__ = [
     "HelloError",
     "HelloFault",
     "Identity",
+    "KeptSession",
     "SelfSigned",
     "ServerPolicy",
     "TlsLink",

@@ -50,6 +50,7 @@ from iocproxy.link import Timer
 from iocproxy.message import TlsInfo
 from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls
+from iocproxy.tls.kept_session import KeptSession
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
 from iocproxy.tls.store import CertificateStore
 
@@ -59,6 +60,9 @@ _MAX_HELD = 64 * 1024
 #: A flight of at least this many bytes holds the certificate of an RSA key, and so its signature was made.
 #: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.)
 _SIGNED_FLIGHT = 512
+
+#: Ends of an upstream's connection by an alert, its own or ours, after which its session is not to be resumed.
+_FATAL = {"tls_protocol_error", "tls_alert_received"}
 
 _PLAIN_HTTP_BODY = b"This port speaks TLS: use https://\n"
 _PLAIN_HTTP_ANSWER = (
@@ -91,6 +95,7 @@ class TlsLink(asyncio.Protocol):
     armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake succeeded or the
     socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if the
     handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop.
+    `session` is the session kept for the upstream, to be resumed here if it can be.
     """
 
     __slots__ = (
@@ -105,6 +110,7 @@ class TlsLink(asyncio.Protocol):
         "_inner",
         "_inner_received",
         "_loop",
+        "_offered",
         "_offload",
         "_on_failure",
         "_paused",
@@ -114,6 +120,7 @@ class TlsLink(asyncio.Protocol):
         "_reader",
         "_resume_due",
         "_server_name",
+        "_session",
         "_state",
         "_timer",
         "_tls",
@@ -136,6 +143,7 @@ class TlsLink(asyncio.Protocol):
         executor: Executor,
         loop: asyncio.AbstractEventLoop,
         on_failure: Callable[[ProxyError], None],
+        session: KeptSession | None = None,
     ) -> None:
         # The connection
         self._inner = inner
@@ -150,6 +158,8 @@ class TlsLink(asyncio.Protocol):
         self._handshake_timeout = handshake_timeout
         self._executor = executor
         self._on_failure = on_failure
+        self._session = session
+        self._offered: ssl.SSLSession | None = None  # to be resumed, or kept from this connection
         self._connected = False  # `inner.connection_made` was called
         self._reader: ClientHelloReader | None = None
         self._server_name = ""
@@ -182,7 +192,9 @@ class TlsLink(asyncio.Protocol):
             return
         self._server_name = self._tls.server_name
         self._state = _State.HANDSHAKE
-        self._pipeline = TlsPipeline(self._tls.context, server_name=self._server_name)
+        if self._session is not None:
+            self._offered = self._session.offer()
+        self._pipeline = TlsPipeline(self._tls.context, server_name=self._server_name, session=self._offered)
         self._step()
 
     def data_received(self, data: bytes) -> None:
@@ -227,6 +239,8 @@ class TlsLink(asyncio.Protocol):
         if error is None:
             error = self._handshake_error("the connection was lost during the TLS handshake")
             error.__cause__ = exc
+        if error.side is Side.UPSTREAM and error.status == 502:  # a wait that was given up proves nothing
+            self._drop_session()
         self._on_failure(error)
 
     def pause_writing(self) -> None:
@@ -358,6 +372,8 @@ class TlsLink(asyncio.Protocol):
         )
         if self._timer is not None:
             self._timer.cancel()
+        if self._session is not None and self._session.opened(self._offered, resumed=self.info.resumed):
+            self._inner_received = self._received_first
         self._state = _OPEN
         self._connected = True
         self._inner.connection_made(cast("asyncio.Transport", self))
@@ -365,6 +381,17 @@ class TlsLink(asyncio.Protocol):
             self._inner.pause_writing()
         if self._state is _OPEN:
             self._deliver()  # what came with the last of the handshake
+
+    def _received_first(self, data: bytes) -> None:
+        """Stands before `inner.data_received` for the first data, behind which the tickets of TLS 1.3 are known."""
+        self._inner_received = self._inner.data_received
+        assert self._session is not None
+        self._offered = self._session.take(self._pipeline.object)
+        self._inner_received(data)
+
+    def _drop_session(self) -> None:
+        if self._session is not None and self._offered is not None:
+            self._session.drop(self._offered)
 
     def _refuse(self, error: ProxyError, answer: bytes = b"") -> None:
         """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows."""
@@ -574,6 +601,8 @@ class TlsLink(asyncio.Protocol):
         Never a close_notify: what `inner` has written so far may be half a message, and the FIN that cut us short may
         be an attacker's, who would have us call that half complete.
         """
+        if error.proxy_status in _FATAL:
+            self._drop_session()
         if self._state is _OPEN:
             alert = self._pipeline.take_outgoing()
             if not alert:

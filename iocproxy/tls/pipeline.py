@@ -32,6 +32,7 @@ import ssl
 from collections import deque
 
 from iocproxy.errors import ProxyError, Side
+from iocproxy.tls.upstream_faults import explain
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
 RECORD = 16 * 1024
@@ -66,16 +67,23 @@ class TlsPipeline:
         "ended",
     )
 
-    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
-        """A server's end, or with a `server_name` (host name or IP address) a client's end that asks for it.
+    def __init__(
+        self, context: ssl.SSLContext, *, server_name: str | None = None, session: ssl.SSLSession | None = None
+    ) -> None:
+        """A server's end, or with a `server_name` (host name or IP address) a client's end that asks for it, and
+        offers to resume `session`.
 
-        Raises ValueError for a `server_name` that cannot be one.
+        Raises ValueError for a `server_name` that cannot be one, and for a `session` made under another context.
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._server_side = server_name is None
         self._object = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=self._server_side, server_hostname=server_name
+            self._incoming,
+            self._outgoing,
+            server_side=self._server_side,
+            server_hostname=server_name,
+            session=session,
         )
         self._read = self._object.read
         self._write = self._object.write
@@ -215,13 +223,15 @@ class TlsPipeline:
             proxy_status = "tls_certificate_error"
         else:
             reason = (error.reason or str(error)).replace("_", " ").lower()
-            proxy_status = "tls_alert_received" if " alert " in reason else "tls_protocol_error"
+            # OpenSSL's names of alerts: "tlsv13 alert certificate required", "tlsv1 unrecognized name"
+            alert = " alert " in reason or reason.startswith("tlsv1 ")
+            proxy_status = "tls_alert_received" if alert else "tls_protocol_error"
         what = "TLS handshake failed" if handshake else "TLS failed"
         if self._server_side:
             stage = "handshake" if handshake else "body"
             return ProxyError(f"{what}: {reason}", side=Side.CLIENT, stage=stage)
         return ProxyError(
-            f"{what}: {reason}",
+            f"{what}: {explain(error)}",
             side=Side.UPSTREAM,
             stage="handshake" if handshake else "response",
             status=502,
