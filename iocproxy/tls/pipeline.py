@@ -32,7 +32,7 @@ import ssl
 from collections import deque
 
 from iocproxy.errors import ProxyError, Side
-from iocproxy.tls.upstream_faults import explain
+from iocproxy.tls.reasons import explain, reason_of
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
 RECORD = 16 * 1024
@@ -222,7 +222,7 @@ class TlsPipeline:
             reason = f"certificate not accepted: {error.verify_message}"
             proxy_status = "tls_certificate_error"
         else:
-            reason = (error.reason or str(error)).replace("_", " ").lower()
+            reason = reason_of(error)
             # OpenSSL's names of alerts: "tlsv13 alert certificate required", "tlsv1 unrecognized name"
             alert = " alert " in reason or reason.startswith("tlsv1 ")
             proxy_status = "tls_alert_received" if alert else "tls_protocol_error"

@@ -26,7 +26,8 @@ from iocproxy.upstream.connection import UpstreamConnection
 #: Exchanges that may wait for one server's connections; more are answered 503 at once.
 MAX_WAITING = 1024
 
-#: Failures for want of files, ports or memory less than this far apart (seconds) are one episode and logged once.
+#: Failures for want of files, ports or memory, or TLS failures of one kind, less than this far apart (seconds) are one
+#: episode and logged once.
 EPISODE = 10.0
 
 
@@ -72,8 +73,7 @@ class UpstreamServer:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._last_shortage = float("-inf")
-        self._last_tls_failure = float("-inf")
-        self._last_tls_reason = ""
+        self._tls_failures: dict[str, float] = {}  # when each kind was last seen
 
     def __repr__(self) -> str:
         return (
@@ -195,13 +195,13 @@ class UpstreamServer:
         return self._error("connecting took too long", "connection_timeout", 504)
 
     def tls_failed(self, error: ProxyError) -> None:
-        """Tell the log, once for all the connections that meet with the same."""
+        """Tell the log, once for all the connections that meet with the same kind of failure."""
         if error.side is not Side.UPSTREAM:
             return
-        now, reason = self._wheel.time(), str(error)
-        if reason != self._last_tls_reason or now - self._last_tls_failure > EPISODE:
-            self._log.warning("upstream_tls_failed", server=self.name, error=reason)
-        self._last_tls_failure, self._last_tls_reason = now, reason
+        now, kind = self._wheel.time(), error.proxy_status
+        if now - self._tls_failures.get(kind, float("-inf")) > EPISODE:
+            self._log.warning("upstream_tls_failed", server=self.name, error=str(error))
+        self._tls_failures[kind] = now
 
     def _shortage(self, why: str) -> ProxyError:
         """Nothing is left to connect with: no other server can be reached either, and none is to blame."""

@@ -1,10 +1,11 @@
-"""What OpenSSL says about an upstream's handshake that failed, in words for whoever has to put it right.
+"""What OpenSSL says about a failure, and for an upstream's in words for whoever has to put it right.
 
 OpenSSL's own words stand behind ours, in parentheses, as they are what one finds on the net.
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 
 #: OpenSSL's reason, in lower case, by what it ends with.
@@ -34,13 +35,22 @@ _REASONS = {
 _UNKNOWN_ISSUER = {2, 18, 19, 20, 21}
 
 
+#: What Python puts around it: "[SSL] tlsv1 alert no application protocol (_ssl.c:1006)".
+_FRAME = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """OpenSSL's words, in lower case. Python knows most of them as a constant, and a few as a text only."""
+    return (error.reason or _FRAME.sub("", str(error))).replace("_", " ").lower()
+
+
 def explain(error: ssl.SSLError) -> str:
     """Why a handshake with an upstream failed, or a connection to it that stood."""
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message.rstrip(".")
         hint = "; no authority known here has issued it, see `ca`" if error.verify_code in _UNKNOWN_ISSUER else ""
         return f"certificate not accepted: {said}{hint}"
-    reason = (error.reason or str(error)).replace("_", " ").lower()
+    reason = reason_of(error)
     for ending, said in _REASONS.items():
         if reason.endswith(ending):
             return f"{said} ({reason})"
