@@ -58,7 +58,8 @@ from iocproxy.tls.store import CertificateStore
 _MAX_HELD = 64 * 1024
 
 #: A flight of at least this many bytes holds the certificate of an RSA key, and so its signature was made.
-#: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.)
+#: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.) The same on a client's end:
+#: as much from the server brings a chain to verify.
 _SIGNED_FLIGHT = 512
 
 #: Ends of an upstream's connection by an alert, its own or ours, after which its session is not to be resumed.
@@ -86,6 +87,12 @@ class _State(enum.Enum):
 _OPEN = _State.OPEN
 _HALF = _State.HALF
 _NOBODY = asyncio.Protocol()
+
+
+def _holds_chain(data: bytes) -> bool:
+    """Whether a server's bytes are likely to bring its certificates. An alert is no such thing, nor is what is no TLS:
+    either is often followed by the end of the connection, and should be understood before that is."""
+    return len(data) >= _SIGNED_FLIGHT and data[0] in {20, 22, 23}  # RFC 8446 section 5.1
 
 
 class TlsLink(asyncio.Protocol):
@@ -271,6 +278,8 @@ class TlsLink(asyncio.Protocol):
                 self._hello_received(data)
             case _State.HANDSHAKE:
                 self._pipeline.feed(data)
+                if isinstance(self._tls, UpstreamTls):
+                    self._offload = self._offered is None and _holds_chain(data)
                 self._step()
             case _State.OFFLOADED:
                 self._held.append(data)
@@ -344,6 +353,8 @@ class TlsLink(asyncio.Protocol):
         self._held_size = 0
         if held:
             self._pipeline.feed(held)
+            if isinstance(self._tls, UpstreamTls):
+                self._offload = _holds_chain(held)
         self._stepped(result, more=bool(held))
         if self._state is _State.HANDSHAKE:
             self._set_transport_paused(False)

@@ -42,7 +42,11 @@ class Accepted:
         self.pipeline = TlsPipeline(context)
         done = False
         while not done:
-            self.pipeline.feed(sock.recv(65536))
+            received = sock.recv(65536)
+            if not received:
+                sock.close()
+                raise ConnectionError("the client has left")
+            self.pipeline.feed(received)
             done = self.pipeline.handshake()
             sock.sendall(self.pipeline.take_outgoing())
 
@@ -98,18 +102,103 @@ def reach(make_link, ca_file):
     return start
 
 
+# --- The step that verifies, in a thread
+
+
+class Blocked(ThreadPoolExecutor):
+    """One thread that waits for `release`; counts what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.given = 0
+        self.release = threading.Event()
+        super().submit(self.release.wait)
+
+    def submit(self, *arguments, **more):
+        self.given += 1
+        return super().submit(*arguments, **more)
+
+
+@pytest.fixture
+def blocked():
+    with Blocked() as pool:
+        yield pool
+        pool.release.set()
+
+
+async def offloaded(link) -> None:
+    while "offloaded" not in repr(link):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 @VERSIONS
-async def test_its_handshakes_stay_on_the_loop(server, reach, recorder, version) -> None:
-    """So that no thread ever has the SSL object: here there is none."""
-    gone = ThreadPoolExecutor(1)
-    gone.shutdown()
+async def test_a_chain_is_verified_in_a_thread(server, reach, recorder, blocked, version) -> None:
+    """One step of the handshake, and whoever has the SSL object has it alone."""
     accepted = asyncio.create_task(asyncio.to_thread(server.accept))
-    made = await reach(server.address, recorder(), version=version, executor=gone)
+    made = await reach(server.address, recorder(), version=version, executor=blocked)
+    await offloaded(made.link)
+    assert made.inner.calls == []
+    blocked.release.set()
     link = await made.inner.connected
     with await accepted:
         assert link.info.version == version.replace("_", ".")
+        assert blocked.given == 1
         link.abort()
         await made.inner.lost
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "handshake_timed_out"])
+async def test_given_up_while_a_thread_has_it(server, reach, recorder, blocked, how) -> None:
+    accepted = asyncio.create_task(asyncio.to_thread(server.accept))
+    made = await reach(server.address, recorder(), executor=blocked)
+    await offloaded(made.link)
+    getattr(made.link, how)()
+    error = await made.failed
+    assert error.stage == "handshake"
+    blocked.release.set()
+    await asyncio.get_running_loop().run_in_executor(blocked, int)  # behind the handshake step
+    assert made.inner.calls == []
+    (failure,) = await asyncio.gather(accepted, return_exceptions=True)
+    assert isinstance(failure, OSError | ProxyError)
+
+
+async def test_a_bad_chain_is_found_in_the_thread_and_told_on_the_loop(serve, make_link, recorder, store) -> None:
+    running = await serve(store)
+    made = make_link(recorder(), UpstreamTls(client_context(), "localhost"))
+    await asyncio.get_running_loop().create_connection(lambda: made.link, *running.address)
+    assert (await made.failed).proxy_status == "tls_certificate_error"
+    assert "unknown ca" in str(await (await running.links.get()).failed)  # the alert was sent
+
+
+@VERSIONS
+async def test_a_resumed_session_needs_no_thread(serve, reach, recorder, pair, ca_file, version) -> None:
+    running = await serve(CertificateStore([pair("localhost")]))
+    context = client_context(ca=ca_file)
+    context.maximum_version = getattr(type(context.maximum_version), version)
+    tls, kept = UpstreamTls(context, "localhost"), KeptSession(asyncio.get_running_loop().time)
+    gone = ThreadPoolExecutor(1)
+    gone.shutdown()
+    for options in ({}, {"executor": gone}):
+        made = await reach(running.address, recorder(), tls=tls, session=kept, **options)
+        link = await made.inner.connected
+        link.write(b"ping")
+        await made.inner.received(4)
+        link.close()
+        await made.inner.lost
+    assert link.info.resumed
+
+
+async def test_without_threads_there_is_no_new_connection(server, reach, recorder) -> None:
+    gone = ThreadPoolExecutor(1)
+    gone.shutdown()
+    accepted = asyncio.create_task(asyncio.to_thread(server.accept))
+    made = await reach(server.address, recorder(), executor=gone)
+    error = await made.failed
+    assert (error.side, str(error)) == (Side.PROXY, "the proxy is stopping")
+    await asyncio.gather(accepted, return_exceptions=True)
+
+
+# --- What holds in both directions
 
 
 async def test_what_is_written_at_once_is_one_record(server, reach, recorder) -> None:
