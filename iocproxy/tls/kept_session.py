@@ -2,9 +2,8 @@
 
 Theory of operation
 -------------------
-Reading `SSLObject.session` has a price: CPython before 3.12.8 and 3.13.1 leaks the session each time (python/cpython
-issue 116810; 6.6 KB, docs/design/tls-pipeline.md), and everywhere it copies it by way of DER, 120 µs. So it is read as
-seldom as possible:
+Reading `SSLObject.session` has a price: CPython leaks the session each time up to 3.13.0, 3.11 for good (its issue
+116810; 6.6 KB), and copies it by way of DER, 120 µs (docs/design/tls-pipeline.md). So it is read as seldom as possible:
 
 * Only on a connection whose handshake was a full one, as an earlier session that was resumed can be resumed again.
 * Only when there is no session to offer: of a hundred connections opened at once, the first hands in its own.

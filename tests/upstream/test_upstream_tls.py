@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from iocproxy import ConfigError
+from iocproxy.config import load_config
+from iocproxy.server.material import faults_of
 from iocproxy.testing import Certificates, Origin, OriginFactory, ProxyFactory, RawClient, RunningProxy
 from iocproxy.testing.patience import PATIENCE
 
@@ -182,6 +184,34 @@ def test_a_bad_authority_and_a_bad_certificate_are_told_together(
     }
     found = faults(iocproxy, upstreams)
     assert set(found) == {"upstreams.app.ca", "upstreams.app.client_certificate.key"}
+
+
+def test_a_file_with_other_faults_is_told_of_it_too(iocproxy_certificates: Certificates, tmp_path: Path) -> None:
+    """Whoever mends a file wants to do it once. A `client_certificate` that cannot be read hides nothing else."""
+    file = tmp_path / "iocproxy.toml"
+    text = f"""listeners = [{{ bind = "127.0.0.1:0" }}]
+nonsense = 1
+[upstreams.a]
+servers = ["https://127.0.0.1:9"]
+ca = "none.pem"
+client_certificate = {{ cert = '{iocproxy_certificates.cert}', key = "none.key" }}
+[upstreams.b]
+servers = ["https://127.0.0.1:9"]
+ca = "none.pem"
+client_certificate = {{ cert = "none.pem" }}
+[[routes]]
+upstream = "a"
+"""
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, further=faults_of)
+    assert [(fault.path, fault.line) for fault in caught.value.faults] == [
+        ("nonsense", 2),
+        ("upstreams.a.ca", 5),
+        ("upstreams.a.client_certificate.key", 6),
+        ("upstreams.b.ca", 9),
+        ("upstreams.b.client_certificate.key", 10),
+    ]
 
 
 def self_signed(directory: Path, name: str, *extensions: Any, days: int = 10) -> dict[str, str]:
