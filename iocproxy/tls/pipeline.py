@@ -32,7 +32,7 @@ import ssl
 from collections import deque
 
 from iocproxy.errors import ProxyError, Side
-from iocproxy.tls.reasons import explain, reason_of
+from iocproxy.tls.reasons import explain, is_alert, reason_of
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
 RECORD = 16 * 1024
@@ -223,9 +223,7 @@ class TlsPipeline:
             proxy_status = "tls_certificate_error"
         else:
             reason = reason_of(error)
-            # OpenSSL's names of alerts: "tlsv13 alert certificate required", "tlsv1 unrecognized name"
-            alert = " alert " in reason or reason.startswith("tlsv1 ")
-            proxy_status = "tls_alert_received" if alert else "tls_protocol_error"
+            proxy_status = "tls_alert_received" if is_alert(reason) else "tls_protocol_error"
         what = "TLS handshake failed" if handshake else "TLS failed"
         if self._server_side:
             stage = "handshake" if handshake else "body"

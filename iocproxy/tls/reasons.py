@@ -29,6 +29,7 @@ _REASONS = {
     "alert certificate revoked": "the server finds our client certificate revoked",
     "alert certificate unknown": "the server refuses our client certificate",
     "alert access denied": "the server refuses us",
+    "unknown error": "the server refuses with an alert that this OpenSSL has no name for",
 }
 
 #: OpenSSL's X509_V_ERR_... for: no authority known here has issued it.
@@ -42,6 +43,12 @@ _FRAME = re.compile(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$")
 def reason_of(error: ssl.SSLError) -> str:
     """OpenSSL's words, in lower case. Python knows most of them as a constant, and a few as a text only."""
     return (error.reason or _FRAME.sub("", str(error))).replace("_", " ").lower()
+
+
+def is_alert(reason: str) -> bool:
+    """Whether a reason is an alert of the other side: "tlsv13 alert certificate required", "tlsv1 unrecognized name".
+    Of OpenSSL's reasons only alerts have no name: in 3.0.13 no_application_protocol is one of those."""
+    return " alert " in reason or reason.startswith("tlsv1 ") or reason == "unknown error"
 
 
 def explain(error: ssl.SSLError) -> str:
