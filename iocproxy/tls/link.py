@@ -17,8 +17,12 @@ The states, each with what holds in it (`_State`):
 * Before OPEN, `inner` knows nothing. A handshake that does not succeed ends in one call of `on_failure`, when the
   socket is gone; one that does, in `inner.connection_made(link)`, and from then on `inner` gets what a protocol gets:
   `eof_received` at most once, `connection_lost` once. The two are never both called.
-* In OFFLOADED a thread owns the SSL object. Nothing here touches it; what arrives waits in `_held`, and once that is
-  more than a handshake can need, the transport is paused. If the connection goes away meanwhile, the result is dropped.
+* In OFFLOADED a thread owns the SSL object: on a server's end to sign with an RSA key, on a client's to verify a chain
+  (docs/design/tls-pipeline.md has the figures). Nothing here touches it; what arrives waits in `_held`, and once that
+  is more than a handshake can need, the transport is paused. If the connection goes away meanwhile, the result is
+  dropped.
+* A client's end offers the session that is kept for its server, and with the first data hands in its own where one is
+  wanted (tls/kept_session.py).
 * In OPEN, one call of `data_received` runs decryption, `inner.data_received` and its `write` in one stack. What
   `inner` writes during the call is joined, so that head and body become one record and one write, and sent when the
   call ends or a record is full. What it writes at other times is sent at once.

@@ -407,6 +407,48 @@ def test_servers_share_no_session(
         assert (server["handshakes_full"], server["handshakes_resumed"]) == expected
 
 
+@VERSIONS
+@pytest.mark.parametrize(("stumble", "status"), [("silence", 504), ("a close", 502), ("an alert", 502)], ids=str)
+def test_a_server_that_stumbles_over_a_session_is_met_in_full_next(
+    iocproxy: ProxyFactory, iocproxy_certificates: Certificates, version: ssl.TLSVersion, stumble: str, status: int
+) -> None:
+    context = serving(iocproxy_certificates, version)
+    stop = threading.Event()
+
+    def answer(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as tls:
+            assert not tls.session_reused
+            tls.recv(65536)
+            tls.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+            with contextlib.suppress(OSError):
+                tls.unwrap()
+
+    def serve() -> None:
+        answer(listener.accept()[0])
+        with listener.accept()[0] as sock:
+            sock.recv(65536)
+            if stumble == "an alert":
+                sock.sendall(alert(80))
+            elif stumble == "silence":
+                assert stop.wait(PATIENCE)
+        answer(listener.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        proxy = iocproxy(upstreams=table(iocproxy_certificates, url), timeouts={"connect": "1s"})
+        with RawClient(proxy.address) as client:
+            assert client.request("GET", "/").status == 204
+            assert client.request("GET", "/").status == status
+            stop.set()
+            assert client.request("GET", "/").status == 204
+        thread.join()
+    stats = server_stats(proxy)
+    assert (stats["handshakes_full"], stats["handshakes_resumed"]) == (2, 0)
+
+
 def test_a_plain_server_counts_no_handshakes(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
     proxy = iocproxy(upstream=iocproxy_origin)
     assert set(server_stats(proxy)) == {"open", "idle", "waiting"}
