@@ -188,6 +188,27 @@ async def test_a_resumed_session_needs_no_thread(serve, reach, recorder, pair, c
     assert link.info.resumed
 
 
+@VERSIONS
+async def test_a_refused_session_brings_a_chain(serve, reach, recorder, pair, ca_file, blocked, version) -> None:
+    context = client_context(ca=ca_file)
+    context.maximum_version = getattr(type(context.maximum_version), version)
+    tls, kept = UpstreamTls(context, "localhost"), KeptSession(asyncio.get_running_loop().time)
+    for options in ({}, {"executor": blocked}):
+        running = await serve(CertificateStore([pair("localhost")]))  # the second has keys of its own
+        made = await reach(running.address, recorder(), tls=tls, session=kept, **options)
+        if options:
+            assert kept.offer() is not None
+            await offloaded(made.link)
+            blocked.release.set()
+        link = await made.inner.connected
+        link.write(b"ping")
+        await made.inner.received(4)
+        link.close()
+        await made.inner.lost
+    assert not link.info.resumed
+    assert blocked.given == 1
+
+
 async def test_without_threads_there_is_no_new_connection(server, reach, recorder) -> None:
     gone = ThreadPoolExecutor(1)
     gone.shutdown()
