@@ -18,7 +18,8 @@ from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
 from iocproxy.server.pages import load_pages
 from iocproxy.server.policies import Policies, load_policies
-from iocproxy.tls import CertificateStore, UpstreamTls, check_ciphers, client_context, load_certificate
+from iocproxy.server.upstream_tls import load_upstream_tls
+from iocproxy.tls import CertificateStore, UpstreamTls, check_ciphers, load_certificate
 
 
 @dataclass(slots=True)
@@ -113,14 +114,10 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:
-    hosts = [server.host for server in upstream.servers if server.scheme == "https"]
-    if not hosts:
-        return
-    context = client_context(verify=upstream.verify, ca=upstream.ca, path=f"{path}.ca")
-    if not upstream.verify:
-        material.warnings.append((f"{path}.verify", "the certificates of its servers are not checked"))
-    for host in hosts:
-        material.upstream_tls[name, host] = UpstreamTls(context, host)
+    loaded = load_upstream_tls(upstream, path)
+    material.warnings.extend(loaded.warnings)
+    for host, tls in loaded.by_host.items():
+        material.upstream_tls[name, host] = tls
 
 
 def _access_file(logging: Logging) -> Iterator[Fault]:

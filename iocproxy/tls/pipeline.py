@@ -36,6 +36,7 @@ import ssl
 from collections import deque
 
 from iocproxy.errors import ProxyError, Side
+from iocproxy.tls.reasons import explain, is_alert, reason_of
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
 RECORD = 16 * 1024
@@ -80,16 +81,23 @@ class TlsPipeline:
         "server_side",
     )
 
-    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
-        """A server's end, or with a `server_name` (host name or IP address) a client's end that asks for it.
+    def __init__(
+        self, context: ssl.SSLContext, *, server_name: str | None = None, session: ssl.SSLSession | None = None
+    ) -> None:
+        """A server's end, or with a `server_name` (host name or IP address) a client's end that asks for it, and
+        offers to resume `session`.
 
-        Raises ValueError for a `server_name` that cannot be one.
+        Raises ValueError for a `server_name` that cannot be one, and for a `session` made under another context.
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.server_side = server_name is None
         self._object = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=self.server_side, server_hostname=server_name
+            self._incoming,
+            self._outgoing,
+            server_side=self.server_side,
+            server_hostname=server_name,
+            session=session,
         )
         self._read = self._object.read
         self._write = self._object.write
@@ -251,8 +259,10 @@ class TlsPipeline:
             reason = f"certificate not accepted: {error.verify_message}"
             proxy_status = "tls_certificate_error"
         else:
-            reason = (error.reason or str(error)).replace("_", " ").lower()
-            proxy_status = "tls_alert_received" if " alert " in reason else "tls_protocol_error"
+            reason = reason_of(error)
+            proxy_status = "tls_alert_received" if is_alert(reason) else "tls_protocol_error"
+        if not self.server_side:
+            reason = explain(error)
         what = "TLS handshake failed" if handshake else "TLS failed"
         return self._told(f"{what}: {reason}", proxy_status, handshake=handshake)
 

@@ -76,7 +76,7 @@ access_file = "access.log"
         "  requests     300 requests in any 10s a client (dry run: only counted)\n",
         "  exempt       127.0.0.0/8\n",
         f"  json, info  a line for every request, in {file.parent / 'access.log'}\n",
-        "  upstreams.spare.verify  the certificates of its servers are not checked\n",
+        "  upstreams.spare.verify  certificates are not checked: whoever sits between here and https://127.0.0.1:5 ",
     ):
         assert line in said
     assert not (file.parent / "access.log").exists()
