@@ -133,6 +133,7 @@ class TlsLink(asyncio.Protocol):
         "_transport",
         "_transport_paused",
         "_turns",
+        "_verify_cost",
         "_writing_paused",
         "info",
     )
@@ -171,6 +172,7 @@ class TlsLink(asyncio.Protocol):
         self._server_name = ""
         self._identity: Identity | None = None  # server's end: what was chosen by the hello
         self._offload = False
+        self._verify_cost = 0.0  # of the steps that are still to come
         self._held: list[bytes] = []
         self._held_size = 0
         # Reading
@@ -277,7 +279,7 @@ class TlsLink(asyncio.Protocol):
                 self._hello_received(data)
             case _State.HANDSHAKE:
                 self._pipeline.feed(data)
-                self._step()
+                self._step_on()
             case _State.OFFLOADED:
                 self._held.append(data)
                 self._held_size += len(data)
@@ -363,10 +365,19 @@ class TlsLink(asyncio.Protocol):
         flight = self._pipeline.take_outgoing()
         if flight:
             self._transport.write(flight)
-            if len(flight) >= _SIGNED_FLIGHT or self._pipeline.object.session_reused:
+            reused = self._pipeline.object.session_reused
+            if len(flight) >= _SIGNED_FLIGHT or reused:
                 self._offload = False  # what is left costs less than handing it over
+                if self._identity is not None and not reused:
+                    self._verify_cost = self._identity.verify_cost  # unless there is a certificate to be looked at
         if more:
-            self._step()
+            self._step_on()
+
+    def _step_on(self) -> None:
+        """The next step, for bytes that have come."""
+        if self._verify_cost and self._turns is not None:
+            self._offload = not self._turns.take(self._verify_cost)
+        self._step()
 
     def _opened(self) -> None:
         pipeline = self._pipeline
