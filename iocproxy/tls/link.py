@@ -161,6 +161,7 @@ class TlsLink(asyncio.Protocol):
         "_transport",
         "_transport_paused",
         "_turns",
+        "_verify_cost",
         "_writing_paused",
         "info",
     )
@@ -203,6 +204,7 @@ class TlsLink(asyncio.Protocol):
         self._identity: Identity | None = None  # server's end: what was chosen by the hello
         self._offers_session = False
         self._offload = False
+        self._verify_cost = 0.0  # of the steps that are still to come
         self._held: list[bytes] = []
         self._held_size = 0
         # Reading
@@ -317,9 +319,7 @@ class TlsLink(asyncio.Protocol):
                 self._hello_received(data)
             case _State.HANDSHAKE:
                 self._pipeline.feed(data)
-                if isinstance(self._tls, UpstreamTls):
-                    self._offload = _holds_chain(data)
-                self._step()
+                self._step_on(data)
             case _State.OFFLOADED:
                 self._held.append(data)
                 self._held_size += len(data)
@@ -398,24 +398,33 @@ class TlsLink(asyncio.Protocol):
         self._held_size = 0
         if held:
             self._pipeline.feed(held)
-            if isinstance(self._tls, UpstreamTls):
-                self._offload = _holds_chain(held)
-        self._stepped(result, more=bool(held))
+        self._stepped(result, held)
         if self._state is _State.HANDSHAKE:
             self._set_transport_paused(False)
 
-    def _stepped(self, done: bool, *, more: bool = False) -> None:
-        """A step went well; `more` says that bytes have come since it began."""
+    def _stepped(self, done: bool, more: bytes = b"") -> None:
+        """A step went well; `more` is what has come since it began."""
         if done:
             self._opened()
             return
         flight = self._pipeline.take_outgoing()
         if flight:
             self._transport.write(flight)
-            if len(flight) >= _SIGNED_FLIGHT or self._pipeline.object.session_reused:
+            reused = self._pipeline.object.session_reused
+            if len(flight) >= _SIGNED_FLIGHT or reused:
                 self._offload = False  # what is left costs less than handing it over
+                if self._identity is not None and not reused:
+                    self._verify_cost = self._identity.verify_cost  # unless there is a certificate to be looked at
         if more:
-            self._step()
+            self._step_on(more)
+
+    def _step_on(self, data: bytes) -> None:
+        """The next step, for bytes that have come and were fed."""
+        if isinstance(self._tls, UpstreamTls):
+            self._offload = _holds_chain(data)
+        elif self._verify_cost and self._turns is not None:
+            self._offload = not self._turns.take(self._verify_cost)
+        self._step()
 
     def _opened(self) -> None:
         pipeline = self._pipeline

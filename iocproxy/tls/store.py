@@ -10,7 +10,7 @@ from iocproxy.tls.certificate import Certificate
 from iocproxy.tls.client_hello import ClientHello
 from iocproxy.tls.context import server_context
 from iocproxy.tls.hosts import HostCheck
-from iocproxy.tls.offload import step_cost
+from iocproxy.tls.offload import step_cost, verify_cost
 from iocproxy.tls.policy import DEFAULT_POLICY, ServerPolicy
 
 
@@ -22,6 +22,7 @@ class Identity:
     policy: ServerPolicy
     context: ssl.SSLContext
     step_cost: float  #: what its handshakes cost the loop, see `offload.step_cost`
+    verify_cost: float  #: and what a client's certificate adds in a later step, 0 where none is asked for
 
 
 class CertificateStore:
@@ -50,7 +51,13 @@ class CertificateStore:
         self._hosts = dict(hosts or {})
         self._identities = {
             each: tuple(
-                Identity(certificate, each, server_context(certificate, each), step_cost(certificate.key_type, offload))
+                Identity(
+                    certificate,
+                    each,
+                    server_context(certificate, each),
+                    step_cost(certificate.key_type, offload),
+                    verify_cost(offload) if each.client_auth is not None else 0,
+                )
                 for certificate in certificates
             )
             for each in dict.fromkeys((policy, *self._hosts.values()))
