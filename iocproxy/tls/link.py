@@ -111,9 +111,9 @@ _NOBODY = asyncio.Protocol()
 
 
 def _holds_chain(data: bytes) -> bool:
-    """Whether a server's bytes are likely to bring its certificates. They do not where it resumes a session, which
-    takes some 300 bytes. An alert is no such thing, nor is what is no TLS: either is often followed by the end of
-    the connection, and should be understood before that is."""
+    """Whether a server's bytes are likely to bring its certificates. Not where it resumes a session, which takes some
+    300 bytes. An alert is no such thing, nor is what is no TLS: either is often followed by the end of the connection,
+    and should be understood before that is."""
     return len(data) >= _SIGNED_FLIGHT and data[0] in {20, 22, 23}  # RFC 8446 section 5.1
 
 
