@@ -165,8 +165,9 @@ class TlsPipeline:
                 break
             self._barren_octets = 0
             batch.append(plain)
-            room -= len(plain)
-            spare += len(plain)
+            size = len(plain)
+            room -= size
+            spare += size
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     @property
