@@ -56,7 +56,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, cast
 
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import HandshakeFailure, ProxyError, Side
 from iocproxy.link import Timer
 from iocproxy.message import ClientCertificate, TlsInfo
 from iocproxy.tls.client_certificate import read_client_certificate
@@ -261,7 +261,7 @@ class TlsLink(asyncio.Protocol):
                 self._inner.eof_received()
             return False
         else:
-            self._refuse(self._handshake_error("the connection was closed during the TLS handshake"))
+            self._refuse(self._left("the connection was closed during the TLS handshake"))
         # True keeps the transport open: for what `inner` still has to read when it resumes, or to write if it likes.
         return self._readable
 
@@ -282,7 +282,7 @@ class TlsLink(asyncio.Protocol):
         on_failure, self._on_failure = self._on_failure, _tell_nobody
         error = self._error
         if error is None:
-            error = self._handshake_error("the connection was lost during the TLS handshake")
+            error = self._left("the connection was lost during the TLS handshake")
             error.__cause__ = exc
         if error.side is Side.UPSTREAM and error.status == 502:  # a wait that was given up proves nothing
             self._drop_session()
@@ -309,7 +309,7 @@ class TlsLink(asyncio.Protocol):
             return
         if self._error is None:
             self._error = self._handshake_error(
-                f"the TLS handshake was not complete within {self._handshake_timeout:g} s", timeout=True
+                f"the TLS handshake was not complete within {self._handshake_timeout:g} s", HandshakeFailure.TIMEOUT
             )
         self._abort()
 
@@ -337,7 +337,7 @@ class TlsLink(asyncio.Protocol):
             hello = reader.feed(data)
         except HelloError as error:
             answer = _PLAIN_HTTP_ANSWER if error.fault is HelloFault.PLAIN_HTTP else error.alert
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), answer)
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), answer)
             return
         if hello is None:
             return
@@ -347,7 +347,7 @@ class TlsLink(asyncio.Protocol):
         try:
             identity = self._identity = store.choose(hello)
         except HelloError as error:
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), error.alert)
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), error.alert)
             return
         self._offload = not turns.take(identity.step_cost)
         self._pipeline = TlsPipeline(identity.context)
@@ -361,7 +361,7 @@ class TlsLink(asyncio.Protocol):
             try:
                 self._executor.submit(self._step_in_thread, self._pipeline)
             except RuntimeError:  # the executor is shut down
-                self._refuse(self._handshake_error("the proxy is stopping", side=Side.PROXY))
+                self._refuse(self._handshake_error("the proxy is stopping", HandshakeFailure.STOPPED))
             else:
                 self._state = _State.OFFLOADED
             return
@@ -476,10 +476,12 @@ class TlsLink(asyncio.Protocol):
         try:
             certificate = read_client_certificate(der)
         except ValueError as error:
-            raise self._handshake_error("TLS handshake failed: the client's certificate cannot be read") from error
+            message = "TLS handshake failed: the client's certificate cannot be read"
+            raise self._handshake_error(message, HandshakeFailure.CERTIFICATE) from error
         # OpenSSL does not look at the dates again when a session is taken up, and each time gives out new tickets.
         if ssl_object.session_reused and certificate.not_after.timestamp() < time.time():
-            raise self._handshake_error("TLS handshake failed: certificate not accepted: certificate has expired")
+            message = "TLS handshake failed: certificate not accepted: certificate has expired"
+            raise self._handshake_error(message, HandshakeFailure.CERTIFICATE)
         return certificate
 
     def _received_first(self, data: bytes) -> None:
@@ -514,12 +516,19 @@ class TlsLink(asyncio.Protocol):
             return
         self._close_with(error, answer)
 
-    def _handshake_error(self, message: str, *, side: Side | None = None, timeout: bool = False) -> ProxyError:
+    def _left(self, message: str) -> ProxyError:
+        """The other side has gone before the handshake was complete."""
+        silent = self._reader is not None and not self._reader.received
+        return self._handshake_error(message, HandshakeFailure.SILENT if silent else HandshakeFailure.BROKEN_OFF)
+
+    def _handshake_error(self, message: str, failure: HandshakeFailure) -> ProxyError:
+        stopped, timeout = failure is HandshakeFailure.STOPPED, failure is HandshakeFailure.TIMEOUT
         if isinstance(self._tls, CertificateStore):
-            return ProxyError(message, side=side or Side.CLIENT, stage="handshake")
+            side = Side.PROXY if stopped else Side.CLIENT
+            return ProxyError(message, side=side, stage="handshake", handshake=failure)
         return ProxyError(
             message,
-            side=side or Side.UPSTREAM,
+            side=Side.PROXY if stopped else Side.UPSTREAM,
             stage="handshake",
             status=504 if timeout else 502,
             retryable=True,
@@ -709,7 +718,9 @@ class TlsLink(asyncio.Protocol):
             if hasattr(self, "_transport"):
                 self._transport.close()  # it may be lingering
         else:
-            self._refuse(self._handshake_error("closed before the TLS handshake was complete", side=Side.PROXY))
+            self._refuse(
+                self._handshake_error("closed before the TLS handshake was complete", HandshakeFailure.STOPPED)
+            )
 
     def abort(self) -> None:
         """Close at once; what is buffered is lost. The session stays good for another connection."""

@@ -35,8 +35,8 @@ import enum
 import ssl
 from collections import deque
 
-from iocproxy.errors import ProxyError, Side
-from iocproxy.tls.reasons import explain, is_alert, reason_of
+from iocproxy.errors import HandshakeFailure, ProxyError, Side
+from iocproxy.tls.reasons import counted_as, explain, is_alert, reason_of
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
 RECORD = 16 * 1024
@@ -254,6 +254,7 @@ class TlsPipeline:
     # --- Translation of errors (the one place)
 
     def _failure(self, error: ssl.SSLError, *, handshake: bool = False) -> ProxyError:
+        failure = HandshakeFailure.CERTIFICATE
         if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             reason, proxy_status = "the client showed no certificate", "tls_certificate_error"
         elif isinstance(error, ssl.SSLCertVerificationError):
@@ -262,14 +263,19 @@ class TlsPipeline:
         else:
             reason = reason_of(error)
             proxy_status = "tls_alert_received" if is_alert(reason) else "tls_protocol_error"
+            failure = counted_as(reason)
         if not self.server_side:
             reason = explain(error)
         what = "TLS handshake failed" if handshake else "TLS failed"
-        return self._told(f"{what}: {reason}", proxy_status, handshake=handshake)
+        return self._told(f"{what}: {reason}", proxy_status, failure if handshake else None)
 
-    def _told(self, message: str, proxy_status: str = "tls_protocol_error", *, handshake: bool = False) -> ProxyError:
+    def _told(
+        self, message: str, proxy_status: str = "tls_protocol_error", failure: HandshakeFailure | None = None
+    ) -> ProxyError:
+        handshake = failure is not None
         if self.server_side:
-            return ProxyError(message, side=Side.CLIENT, stage="handshake" if handshake else "body")
+            stage = "handshake" if handshake else "body"
+            return ProxyError(message, side=Side.CLIENT, stage=stage, handshake=failure)
         return ProxyError(
             message,
             side=Side.UPSTREAM,

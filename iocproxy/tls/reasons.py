@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import ssl
 
+from iocproxy.errors import HandshakeFailure
+
 #: OpenSSL's reason, in lower case, by what it ends with.
 _REASONS = {
     # The server's records are none, or not of a version that exists
@@ -49,6 +51,28 @@ def is_alert(reason: str) -> bool:
     """Whether a reason is an alert of the other side: "tlsv13 alert certificate required", "tlsv1 unrecognized name".
     Of OpenSSL's reasons only alerts have no name: in 3.0.13 no_application_protocol is one of those."""
     return " alert " in reason or reason.startswith("tlsv1 ") or reason == "unknown error"
+
+
+#: Reasons for which the two sides have nothing in common, by what OpenSSL's words end with.
+_NOTHING_IN_COMMON = (
+    "unsupported protocol",
+    "version too low",
+    "inappropriate fallback",
+    "no shared cipher",
+    "no suitable key share",
+    "no suitable groups",
+    "no suitable signature algorithm",
+    "no shared signature algorithms",
+    "no shared groups",
+    "wrong curve",
+)
+
+
+def counted_as(reason: str) -> HandshakeFailure:
+    """What a handshake with a client is counted as that failed for this reason; certificates apart."""
+    if is_alert(reason):
+        return HandshakeFailure.REFUSED
+    return HandshakeFailure.UNSUPPORTED if reason.endswith(_NOTHING_IN_COMMON) else HandshakeFailure.MALFORMED
 
 
 def explain(error: ssl.SSLError) -> str:
