@@ -79,6 +79,14 @@ class HandshakeFailure(enum.StrEnum):
         return self not in {HandshakeFailure.SILENT, HandshakeFailure.STOPPED}
 
 
+class TlsFailure(enum.StrEnum):
+    """Why TLS with a client failed after the handshake, as it is counted."""
+
+    MALFORMED = "malformed"  #: records or messages that break its rules, or were changed on their way
+    REFUSED = "refused"  #: the client sent a fatal alert
+    TRUNCATED = "truncated"  #: the stream ended without close_notify, as that of many clients does
+
+
 class ProxyError(IocproxyError):
     """A failure while serving a connection or a request.
 
@@ -86,7 +94,8 @@ class ProxyError(IocproxyError):
     `stage` is a short word for where it happened: accept, handshake, head, body, connect, send, response, tunnel.
     `retryable` is True only where nothing of the request can have been acted on by the upstream.
     `proxy_status` is the RFC 9209 section 2.3 error type, "" where none fits.
-    `handshake` is why a handshake with a client failed, None for whatever else happened.
+    `handshake` is why a handshake with a client failed, and `tls` why TLS with a client failed after it; None for
+    whatever else happened.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class ProxyError(IocproxyError):
         retryable: bool = False,
         proxy_status: str = "",
         handshake: HandshakeFailure | None = None,
+        tls: TlsFailure | None = None,
     ) -> None:
         super().__init__(message)
         self.side = side
@@ -107,6 +117,7 @@ class ProxyError(IocproxyError):
         self.retryable = retryable
         self.proxy_status = proxy_status
         self.handshake = handshake
+        self.tls = tls
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.side}/{self.stage} status={self.status} {self.args[0]!r}>"

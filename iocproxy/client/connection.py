@@ -26,7 +26,7 @@ import enum
 from collections.abc import Callable
 from typing import cast
 
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import ProxyError, Side, TlsFailure
 from iocproxy.exchange.ports import Exchanges, Forwarding, RequestSide
 from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
@@ -69,7 +69,8 @@ _CLOSING = 5.0
 
 
 class ClientConnection(asyncio.Protocol):
-    """Implements `ports.ClientSide`. `on_closed` is called once, when the connection is gone."""
+    """Implements `ports.ClientSide`. `on_closed` is called once, when the connection is gone, with what was wrong with
+    its TLS, if anything was."""
 
     __slots__ = (
         "_ahead",
@@ -122,7 +123,7 @@ class ClientConnection(asyncio.Protocol):
         rules: Rules,
         timer: Callable[[Callable[[], None]], Timer],
         loop: asyncio.AbstractEventLoop,
-        on_closed: Callable[[ClientConnection], None],
+        on_closed: Callable[[ClientConnection, ProxyError | None], None],
         strict: bytes = b"",
     ) -> None:
         # for the connection's life
@@ -229,9 +230,11 @@ class ClientConnection(asyncio.Protocol):
         self._state = _CLOSED
         self.write = _discard
         exchange, self._exchange = self._exchange, None
+        error = exc if isinstance(exc, ProxyError) else None
         if exchange is not None:
-            exchange.client_lost(None)
-        self._on_closed(self)
+            # who goes without close_notify has just gone
+            exchange.client_lost(None if error is None or error.tls is TlsFailure.TRUNCATED else error)
+        self._on_closed(self, error)
 
     def pause_writing(self) -> None:
         assert self._link is not None

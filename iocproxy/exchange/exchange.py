@@ -257,7 +257,7 @@ class Exchange:
             self._end_tunnel("" if error is None else told(error))
             return
         if not self._status:
-            self._status = 499 if error is None else error.status
+            self._status = (0 if error is None else error.status) or 499
         self._drop_upstream()
         self._finish("client: closed the connection before the response was complete" if error is None else told(error))
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from structlog.typing import FilteringBoundLogger
 
 from iocproxy.client.connection import ClientConnection
-from iocproxy.errors import HandshakeFailure, ProxyError
+from iocproxy.errors import HandshakeFailure, ProxyError, TlsFailure
 from iocproxy.exchange.service import Service
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.request import RequestHeadParser
@@ -223,11 +223,18 @@ class Admission:
         tell = self._log.debug if failure is HandshakeFailure.SILENT else self._log.info
         tell("handshake_failed", client=client.address, failure=str(failure), reason=str(error))
 
+    def _tls_failed(self, client: Client, error: ProxyError, failure: TlsFailure) -> None:
+        self._counters.tls_failed[failure] += 1
+        tell = self._log.debug if failure is TlsFailure.TRUNCATED else self._log.info
+        tell("tls_failed", client=client.address, failure=str(failure), reason=str(error))
+
     # ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _closed(self, connection: ClientConnection) -> None:
+    def _closed(self, connection: ClientConnection, error: ProxyError | None = None) -> None:
         if connection not in self._open:
             return
+        if error is not None and error.tls is not None:
+            self._tls_failed(connection.client, error, error.tls)
         del self._open[connection]
         self._counters.connections_open -= 1
         self._leave(connection.client, self._chain.doorkeepers)

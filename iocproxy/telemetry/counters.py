@@ -7,7 +7,7 @@ of `access_lost`, which belongs to the access log's thread alone. A reader on an
 
 from __future__ import annotations
 
-from iocproxy.errors import HandshakeFailure
+from iocproxy.errors import HandshakeFailure, TlsFailure
 from iocproxy.message import TlsInfo
 from iocproxy.telemetry.sessions import SessionCounters
 
@@ -41,6 +41,7 @@ class Counters:
         "requests_open",
         "responses",
         "sessions",
+        "tls_failed",
         "tunnels_open",
         "upstream_connect_failures",
         "upstream_connect_shortages",
@@ -66,6 +67,7 @@ class Counters:
         self.handshakes_full = 0
         self.handshakes_resumed = 0
         self.handshakes_failed = dict.fromkeys(HandshakeFailure, 0)  #: by reason
+        self.tls_failed = dict.fromkeys(TlsFailure, 0)  #: connections that stood, by reason
         self.sessions: dict[str, SessionCounters] = {}  #: by listener, of those with TLS
         # requests
         self.requests = 0  #: heads read, whatever became of them
@@ -116,6 +118,7 @@ class Counters:
             "handshakes_resumed": self.handshakes_resumed,
             "handshakes_failed": sum(self.handshakes_failed.values()),
             "handshake_failures": {str(failure): count for failure, count in self.handshakes_failed.items()},
+            "tls_failures": {str(failure): count for failure, count in self.tls_failed.items()},
             "requests": self.requests,
             "requests_open": self.requests_open,
             "requests_limited": self.requests_limited,

@@ -56,7 +56,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, cast
 
-from iocproxy.errors import HandshakeFailure, ProxyError, Side
+from iocproxy.errors import HandshakeFailure, ProxyError, Side, TlsFailure
 from iocproxy.link import Timer
 from iocproxy.message import ClientCertificate, TlsInfo
 from iocproxy.tls.client_certificate import read_client_certificate
@@ -597,7 +597,7 @@ class TlsLink(asyncio.Protocol):
     def _truncated(self) -> ProxyError:
         message = "the TLS connection ended without close_notify"
         if isinstance(self._tls, CertificateStore):
-            return ProxyError(message, side=Side.CLIENT, stage="body")
+            return ProxyError(message, side=Side.CLIENT, stage="body", tls=TlsFailure.TRUNCATED)
         return ProxyError(
             message, side=Side.UPSTREAM, stage="response", status=502, proxy_status="http_response_incomplete"
         )
@@ -747,7 +747,8 @@ class TlsLink(asyncio.Protocol):
             self._drop_session()
         if self._state is _OPEN:
             alert = self._pipeline.take_outgoing()
-            if not alert:
+            if len(alert) in {0, self._tickets_size}:  # no alert, and nobody left to take the tickets
+                alert = b""
                 self._pipeline.close_notify()  # not to be sent: for the session's sake
             self._close_with(error, alert)
         elif self._state is _HALF:

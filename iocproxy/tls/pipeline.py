@@ -35,7 +35,7 @@ import enum
 import ssl
 from collections import deque
 
-from iocproxy.errors import HandshakeFailure, ProxyError, Side
+from iocproxy.errors import HandshakeFailure, ProxyError, Side, TlsFailure
 from iocproxy.tls.reasons import counted_as, explain, is_alert, reason_of
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
@@ -274,8 +274,11 @@ class TlsPipeline:
     ) -> ProxyError:
         handshake = failure is not None
         if self.server_side:
-            stage = "handshake" if handshake else "body"
-            return ProxyError(message, side=Side.CLIENT, stage=stage, handshake=failure)
+            if handshake:
+                return ProxyError(message, side=Side.CLIENT, stage="handshake", handshake=failure)
+            refused = proxy_status == "tls_alert_received"
+            tls = TlsFailure.REFUSED if refused else TlsFailure.MALFORMED
+            return ProxyError(message, side=Side.CLIENT, stage="body", tls=tls)
         return ProxyError(
             message,
             side=Side.UPSTREAM,
