@@ -82,9 +82,9 @@ _REFUSING = 2.0
 _FATAL = {"tls_protocol_error", "tls_alert_received"}
 
 _PLAIN_HTTP_BODY = b"This port speaks TLS: use https://\n"
-_PLAIN_HTTP_ANSWER = (
+_PLAIN_HTTP_HEAD = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_PLAIN_HTTP_BODY), _PLAIN_HTTP_BODY)
+    b"Content-Length: %d\r\n\r\n" % len(_PLAIN_HTTP_BODY)
 )
 
 
@@ -336,8 +336,10 @@ class TlsLink(asyncio.Protocol):
         try:
             hello = reader.feed(data)
         except HelloError as error:
-            answer = _PLAIN_HTTP_ANSWER if error.fault is HelloFault.PLAIN_HTTP else error.alert
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), answer)
+            answer, plain = error.alert, error.fault is HelloFault.PLAIN_HTTP
+            if plain:  # RFC 9110 section 9.3.2: HEAD is answered without content
+                answer = _PLAIN_HTTP_HEAD + (b"" if reader.received.startswith(b"HEAD ") else _PLAIN_HTTP_BODY)
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), answer, linger=plain)
             return
         if hello is None:
             return
@@ -358,17 +360,16 @@ class TlsLink(asyncio.Protocol):
     def _step(self) -> None:
         """Run the handshake as far as it goes, here or in the executor."""
         if self._offload:
+            self._state = _State.OFFLOADED
             try:
                 self._executor.submit(self._step_in_thread, self._pipeline)
             except RuntimeError:  # the executor is shut down
                 self._refuse(self._handshake_error("the proxy is stopping", HandshakeFailure.STOPPED))
-            else:
-                self._state = _State.OFFLOADED
             return
         try:
             done = self._pipeline.handshake()
         except ProxyError as error:
-            self._refuse(error, linger=True)
+            self._refuse(error, linger=self._asks_for_certificates)
         else:
             self._stepped(done)
 
@@ -376,6 +377,8 @@ class TlsLink(asyncio.Protocol):
         """What the executor runs; owns the pipeline until `_offloaded` is called on the loop."""
         # Not `run_in_executor`: its two futures double the price of the hand-over (100 µs instead of 50 µs).
         result: bool | ProxyError
+        if self._state is not _State.OFFLOADED:
+            return  # given up while it waited for a thread: milliseconds for somebody who does not wait any more
         try:
             result = pipeline.handshake()
         except ProxyError as error:
@@ -391,7 +394,7 @@ class TlsLink(asyncio.Protocol):
             return  # closed meanwhile
         self._state = _State.HANDSHAKE
         if isinstance(result, ProxyError):
-            self._refuse(result, linger=True)
+            self._refuse(result, linger=self._asks_for_certificates)
             return
         held = b"".join(self._held)
         self._held.clear()
@@ -434,7 +437,7 @@ class TlsLink(asyncio.Protocol):
         try:
             certificate = self._client_certificate()
         except ProxyError as error:
-            self._refuse(error, pipeline.close_notify(), linger=True)
+            self._refuse(error, pipeline.close_notify(), linger=self._asks_for_certificates)
             return
         self.info = TlsInfo(
             version,
@@ -498,20 +501,24 @@ class TlsLink(asyncio.Protocol):
     def _refuse(self, error: ProxyError, answer: bytes = b"", *, linger: bool = False) -> None:
         """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows.
 
-        With `linger` a client that was asked for a certificate is given the time to read the alert. With TLS 1.3 it
-        takes the handshake for complete when it has sent one, or none, and may have sent a request right behind it:
-        closing on top of bytes that were not read makes TCP reset the connection, which may overtake the alert.
+        With `linger` the client is given the time to read why: closing on top of bytes that were not read makes TCP
+        reset the connection, which may overtake the answer. It is for who may well be sending: an upload over plain
+        HTTP, or a client that was asked for a certificate. With TLS 1.3 that takes the handshake for complete when it
+        has sent one, or none, and may have sent a request right behind it.
         """
         if self._error is not None or self._state in {_State.CLOSING, _State.LOST}:
             return
         if self._state is _State.HANDSHAKE:
             answer += self._pipeline.take_outgoing()
-        if linger and answer and self._timer is not None and self._asks_for_certificates:
+        if linger and answer and self._timer is not None:
             self._set_transport_paused(False)
             self._state = _State.CLOSING
             self._error = error
             self._transport.write(answer)
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:  # it is gone
+                self._transport.abort()
             self._timer.arm(_REFUSING)
             return
         self._close_with(error, answer)

@@ -241,6 +241,9 @@ class TlsPipeline:
             except ssl.SSLWantReadError:
                 if not self._refill():
                     return False
+            except ssl.SSLZeroReturnError as error:
+                message = "TLS handshake failed: ended by close_notify"
+                raise self._told(message, "connection_terminated", HandshakeFailure.BROKEN_OFF) from error
             except ssl.SSLError as error:
                 raise self._failure(error, handshake=True) from error
             else:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import HandshakeFailure, ProxyError, Side
 from iocproxy.net.endings import reset_when_closed
 from iocproxy.tls import CertificateStore, ServerPolicy, UpstreamTls, client_context
 from iocproxy.tls.pipeline import Ended, TlsPipeline
@@ -367,6 +367,40 @@ async def test_plain_http_gets_a_cleartext_400(serve, store) -> None:
     assert made.inner.calls == []
 
 
+async def test_plain_http_that_asks_for_the_head_only(serve, store) -> None:
+    running = await serve(store)
+    answer = await raw_exchange(running.address, b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert answer.endswith(b"Content-Length: 35\r\n\r\n")
+
+
+async def test_plain_http_that_is_still_sending_is_not_reset(serve, store) -> None:
+    """An upload may end, and its sender read the answer."""
+    running = await serve(store)
+    reader, writer = await asyncio.open_connection(*running.address)
+    writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n")
+    assert (await reader.read()).endswith(b"This port speaks TLS: use https://\n")  # the answer and the end of it
+    made = await running.links.get()
+    assert made.timer.armed == 2.0
+    for _ in range(20):
+        writer.write(bytes(100_000))
+        await writer.drain()
+    writer.write_eof()
+    assert "plain HTTP" in str(await made.failed)
+    await shut(writer)
+
+
+async def test_plain_http_that_stays_is_closed_on_time(serve, store) -> None:
+    running = await serve(store)
+    reader, writer = await asyncio.open_connection(*running.address)
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert await reader.read()
+    made = await running.links.get()
+    made.link.handshake_timed_out()
+    assert "plain HTTP" in str(await made.failed)
+    await shut(writer)
+
+
 @pytest.mark.parametrize(
     ("data", "answer", "message"),
     [
@@ -456,6 +490,21 @@ async def test_a_client_that_leaves_during_the_handshake(serve, store) -> None:
     assert "closed during the TLS handshake" in str(await made.failed)
 
 
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_a_client_that_says_goodbye_during_the_handshake(serve, store, trusting, version) -> None:
+    running = await serve(store)
+    hello = TlsPipeline(trusting(version), server_name="localhost")
+    hello.handshake()
+    reader, writer = await asyncio.open_connection(*running.address)
+    writer.write(hello.take_outgoing())
+    await reader.read(1)
+    writer.write(b"\x15\x03\x03\x00\x02\x01\x00")
+    error = await (await running.links.get()).failed
+    assert (str(error), error.handshake) == ("TLS handshake failed: ended by close_notify", HandshakeFailure.BROKEN_OFF)
+    await asyncio.gather(reader.read(), return_exceptions=True)
+    await shut(writer)
+
+
 async def test_close_during_the_handshake(serve, store) -> None:
     running = await serve(store)
     reader, writer = await asyncio.open_connection(*running.address)
@@ -514,6 +563,18 @@ async def test_the_connection_goes_while_a_thread_has_it(serve, pair, trusting, 
     blocked.release.set()
     await asyncio.get_running_loop().run_in_executor(blocked, int)  # behind the handshake step
     assert made.inner.calls == []
+
+
+async def test_a_step_that_nobody_waits_for_any_more_is_not_taken(serve, pair, trusting, blocked) -> None:
+    """A hello costs its sender nothing, and whoever leaves at once must not keep the threads from those who wait."""
+    store = CertificateStore([pair("localhost", rsa=True)], offload="always")
+    running = await serve(store, executor=blocked)
+    _, _, writer, made = await started(running, trusting)
+    await shut(writer)
+    await made.failed
+    blocked.release.set()
+    await asyncio.get_running_loop().run_in_executor(blocked, int)  # behind the handshake step
+    assert store.session_stats()["accept"] == 0
 
 
 async def test_the_time_is_up_while_a_thread_has_it(serve, pair, trusting, blocked) -> None:
