@@ -40,6 +40,8 @@ class HandshakeLimits:
         """Whether the client is to be refused; counts nothing."""
         if not len(self._window) or not self._window.peek(client.key, self._clock()):
             return False
+        if client.address in self._exempt:  # others of its network are to blame
+            return False
         if self._dry_run:
             self._would_refuse(client)
             return False

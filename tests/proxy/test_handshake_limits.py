@@ -167,3 +167,12 @@ def test_nobody_is_counted(iocproxy: ProxyFactory, iocproxy_origin: Origin, limi
         garbage(proxy)
         proxy.wait_for(failed(number + 1))
     assert _refusals(proxy) == 0
+
+
+def test_who_is_exempt_does_not_answer_for_its_network(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
+    limits = {"handshakes": {"rate": "1/1m"}, "ipv4_prefix": 24, "exempt": ["127.0.0.2"]}
+    proxy = iocproxy(upstream=iocproxy_origin, tls=True, limits=limits)
+    garbage(proxy)
+    proxy.wait_for(failed(1))
+    assert refused(proxy, "127.0.0.3")  # of the same network
+    assert not refused(proxy, "127.0.0.2")
