@@ -733,6 +733,9 @@ class TlsLink(asyncio.Protocol):
         """Close at once; what is buffered is lost. The session stays good for another connection."""
         if self._state is _OPEN:
             self._pipeline.close_notify()  # not to be sent
+        elif not self._connected and self._error is None and isinstance(self._tls, CertificateStore):
+            message = "cut off before the TLS handshake was complete"  # by us: the client has done nothing wrong
+            self._error = self._handshake_error(message, HandshakeFailure.STOPPED)
         self._abort()
 
     def _abort(self) -> None:

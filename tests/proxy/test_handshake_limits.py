@@ -147,6 +147,20 @@ def test_a_client_that_never_finishes_counts(iocproxy: ProxyFactory, iocproxy_or
     assert proxy.stats()["handshake_failures"]["timeout"] == 1
 
 
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "half a hello"])
+@pytest.mark.parametrize("drain", [0.0, 5.0], ids=["cut off", "drained"])
+def test_a_stop_is_not_the_clients_doing(
+    iocproxy: ProxyFactory, iocproxy_origin: Origin, said: bytes, drain: float
+) -> None:
+    proxy = iocproxy(upstream=iocproxy_origin, tls=True, limits=LIMITS)
+    with connect(proxy) as sock:
+        sock.sendall(said)
+        proxy.wait_for(lambda proxy: proxy.stats()["connections_open"])
+        proxy.stop(drain=drain)
+    assert {why: count for why, count in proxy.stats()["handshake_failures"].items() if count} == {"stopped": 1}
+    assert [event["failure"] for event in proxy.events("handshake_failed")] == ["stopped"]
+
+
 def test_dry_run_only_says_so(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
     proxy = iocproxy(upstream=iocproxy_origin, tls=True, limits={"handshakes": {"rate": "1/1m", "dry_run": True}})
     for number in range(3):
