@@ -90,6 +90,8 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
     connections = limits.connections
     yield "connections", _rate(connections.rate, "new", dry_run=connections.dry_run)
     yield "", f"{_count(connections.concurrent)} open a client, {_count(connections.total)} open in all"
+    if any(listener.tls is not None for listener in config.listeners):
+        yield "handshakes", _rate(limits.handshakes.rate, "that failed", dry_run=limits.handshakes.dry_run)
     yield "requests", _rate(limits.requests.rate, "requests", dry_run=limits.requests.dry_run)
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
     if limits.exempt:

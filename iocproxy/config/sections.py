@@ -279,9 +279,9 @@ class Tls(Section):
     )
     offload: Annotated[str, shapes.choice("auto", "always", "never")] = Field(
         "auto",
-        description='Where handshakes are computed. "auto" keeps those with ECDSA keys on the event loop, hands those '
-        "with RSA keys longer than 2048 bits to the threads (`server.threads`), and those with shorter ones when "
-        'several come at once; "always" and "never" mean all of them.',
+        description='Where handshakes are computed. "auto" hands those with RSA keys longer than 2048 bits to the '
+        "threads (`server.threads`), and those with shorter ones and ECDSA keys when more come at once than the event "
+        'loop has time for; "always" and "never" mean all of them.',
         examples=["auto"],
     )
     client_auth: ClientAuth = Field(

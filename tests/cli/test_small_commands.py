@@ -73,6 +73,7 @@ access_file = "access.log"
         "         no route leads to: spare\n",
         "  connections  unlimited\n",
         "               any number open a client, 10000 open in all\n",
+        "  handshakes   30 that failed in any 60s a client\n",
         "  requests     300 requests in any 10s a client (dry run: only counted)\n",
         "  exempt       127.0.0.0/8\n",
         f"  json, info  a line for every request, in {file.parent / 'access.log'}\n",
