@@ -89,14 +89,18 @@ def keep_alive(
     return measure
 
 
-def megabyte_bodies(proxy: Running, seconds: float) -> float:
+def megabyte_bodies(*, tls: bool = False) -> Callable[[Running, float], float]:
     """CPU per megabyte that arrived, unfinished bodies included: a body is a long time at this size."""
-    return proxy.cpu_of(
-        lambda: (
-            wrk.load(proxy.site.plain_port, "/1m", length=BODIES["/1m"], connections=8, seconds=seconds).bytes
-            / MEGABYTE
+
+    def measure(proxy: Running, seconds: float) -> float:
+        port = proxy.site.ecdsa_port if tls else proxy.site.plain_port
+        return proxy.cpu_of(
+            lambda: (
+                wrk.load(port, "/1m", length=BODIES["/1m"], connections=8, seconds=seconds, tls=tls).bytes / MEGABYTE
+            )
         )
-    )
+
+    return measure
 
 
 def download(proxy: Running, seconds: float) -> float:
@@ -208,11 +212,12 @@ def verify(proxy: Running) -> None:
 SCENARIOS = (
     Scenario("small", "13-byte body, keep-alive, 64 connections", "µs", Kind.RATIO, 2.2, keep_alive("/13"), quick=True),
     Scenario("10k", "10 KB body, keep-alive, 64 connections", "µs", Kind.RATIO, 1.8, keep_alive("/10k"), quick=True),
-    Scenario("1m", "1 MB bodies, 8 connections (per MB)", "µs", Kind.RATIO, 1.0, megabyte_bodies, quick=True),
+    Scenario("1m", "1 MB bodies, 8 connections (per MB)", "µs", Kind.RATIO, 1.0, megabyte_bodies(), quick=True),
     Scenario("download", "100 MB download (per MB)", "µs", Kind.RATIO, 1.0, download, quick=True),
     Scenario("upload", "100 MB upload (per MB)", "µs", Kind.RATIO, 1.0, upload),
     Scenario("connect", "new connection per request", "µs", Kind.RATIO, 3.5, keep_alive("/13", close=True), quick=True),
     Scenario("tls", "TLS 1.3 keep-alive, 13 bytes", "µs", Kind.RATIO, 1.8, keep_alive("/13", tls=True), quick=True),
+    Scenario("1m-tls", "1 MB bodies over TLS (per MB)", "µs", Kind.RATIO, 1.3, megabyte_bodies(tls=True)),
     Scenario("ecdsa", "full handshake, ECDSA P-256", "µs", Kind.RATIO, 1.5, full_handshake("ecdsa"), quick=True),
     Scenario("rsa", "full handshake, RSA-2048", "µs", Kind.RATIO, 1.3, full_handshake("rsa")),
     Scenario("resumed", "resumed handshake", "µs", Kind.RATIO, 1.6, resumed_handshake, quick=True),
