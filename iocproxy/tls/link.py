@@ -141,6 +141,7 @@ class TlsLink(asyncio.Protocol):
         "_inner",
         "_inner_received",
         "_loop",
+        "_next_cost",
         "_offered",
         "_offers_session",
         "_offload",
@@ -161,7 +162,6 @@ class TlsLink(asyncio.Protocol):
         "_transport",
         "_transport_paused",
         "_turns",
-        "_verify_cost",
         "_writing_paused",
         "info",
     )
@@ -204,7 +204,7 @@ class TlsLink(asyncio.Protocol):
         self._identity: Identity | None = None  # server's end: what was chosen by the hello
         self._offers_session = False
         self._offload = False
-        self._verify_cost = 0.0  # of the steps that are still to come
+        self._next_cost = 0.0  # server's end: of the step that the next bytes are for
         self._held: list[bytes] = []
         self._held_size = 0
         # Reading
@@ -352,6 +352,7 @@ class TlsLink(asyncio.Protocol):
             self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), error.alert)
             return
         self._offload = not turns.take(identity.step_cost)
+        self._next_cost = identity.step_cost  # where this one only asks for a key, the next one signs
         self._pipeline = TlsPipeline(identity.context)
         self._pipeline.feed(reader.received)
         self._state = _State.HANDSHAKE
@@ -416,8 +417,8 @@ class TlsLink(asyncio.Protocol):
             reused = self._pipeline.object.session_reused
             if len(flight) >= _SIGNED_FLIGHT or reused:
                 self._offload = False  # what is left costs less than handing it over
-                if self._identity is not None and not reused:
-                    self._verify_cost = self._identity.verify_cost  # unless there is a certificate to be looked at
+                # unless there is a certificate to be looked at
+                self._next_cost = 0 if self._identity is None or reused else self._identity.verify_cost
         if more:
             self._step_on(more)
 
@@ -425,8 +426,8 @@ class TlsLink(asyncio.Protocol):
         """The next step, for bytes that have come and were fed."""
         if isinstance(self._tls, UpstreamTls):
             self._offload = _holds_chain(data)
-        elif self._verify_cost and self._turns is not None:
-            self._offload = not self._turns.take(self._verify_cost)
+        elif self._next_cost and self._turns is not None:
+            self._offload = not self._turns.take(self._next_cost)
         self._step()
 
     def _opened(self) -> None:

@@ -73,6 +73,57 @@ async def test_those_that_come_at_once_are_shared_out(make_link, recorder, pair,
         await wire.answered.wait()
 
 
+def without_a_key(hello: bytes) -> bytes:
+    """The same ClientHello (RFC 8446 section 4.1.2) with an empty key_share: the server has to ask for one."""
+    at = 5 + 4 + 2 + 32  # record and message headers, version, random
+    at += 1 + hello[at]  # session id
+    at += 2 + int.from_bytes(hello[at : at + 2])  # cipher suites
+    at += 1 + hello[at]  # compression methods
+    extensions, at, kept = hello[at + 2 :], 0, b""
+    start = hello[5 + 4 : len(hello) - len(extensions) - 2]
+    while at < len(extensions):
+        end = at + 4 + int.from_bytes(extensions[at + 2 : at + 4])
+        shares = extensions[at : at + 2] == b"\x00\x33"
+        kept += b"\x00\x33\x00\x02\x00\x00" if shares else extensions[at:end]
+        at = end
+    body = start + len(kept).to_bytes(2) + kept
+    message = b"\x01" + len(body).to_bytes(3) + body
+    return b"\x16\x03\x01" + len(message).to_bytes(2) + message
+
+
+@pytest.mark.parametrize(
+    ("rsa", "offload", "at_once"), [(False, "auto", 4), (True, "auto", 2), (True, "always", 0), (True, "never", 6)]
+)
+async def test_so_are_those_that_were_asked_for_a_key_first(
+    make_link, recorder, pair, trusting, rsa, offload, at_once
+) -> None:
+    """A client may come with its first hello when there is time, and with all its second ones, to be signed for, at
+    once."""
+    store = CertificateStore([pair("localhost", rsa=rsa)], offload=offload)
+    turns = Turns(asyncio.get_running_loop())
+    client = TlsPipeline(trusting("TLSv1_3"), server_name="localhost")
+    client.handshake()
+    hello = client.take_outgoing()
+    met = []
+    for _ in range(6):
+        made = make_link(recorder(), store, turns=turns)
+        wire = Wire()
+        made.link.connection_made(wire)
+        made.link.data_received(without_a_key(hello))
+        await wire.answered.wait()
+        await asyncio.sleep(0)  # a turn of its own for each
+        assert 0 < len(wire.sent) < 200  # HelloRetryRequest
+        wire.sent = b""
+        wire.answered.clear()
+        met.append((made, wire))
+    for made, _ in met:
+        made.link.data_received(hello)
+    assert [bool(wire.sent) for _, wire in met] == [True] * at_once + [False] * (6 - at_once)
+    for _, wire in met:
+        await wire.answered.wait()
+        assert len(wire.sent) > 512
+
+
 @pytest.mark.parametrize(("offload", "at_once"), [("auto", 1), ("always", 0), ("never", 4)])
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
 async def test_so_are_those_whose_certificates_come_at_once(
