@@ -71,12 +71,13 @@ class HandshakeFailure(enum.StrEnum):
     TIMEOUT = "timeout"  #: not complete in time
     BROKEN_OFF = "broken_off"  #: the client left in the middle
     SILENT = "silent"  #: the client left without having said anything
+    OVERLOADED = "overloaded"  #: not complete in time, because the proxy did not get to it
     STOPPED = "stopped"  #: by the proxy, which stops
 
     @property
     def clients_doing(self) -> bool:
         """Whether it counts against the client. Who leaves without a word may be a health check."""
-        return self not in {HandshakeFailure.SILENT, HandshakeFailure.STOPPED}
+        return self not in {HandshakeFailure.SILENT, HandshakeFailure.OVERLOADED, HandshakeFailure.STOPPED}
 
 
 class TlsFailure(enum.StrEnum):

@@ -308,9 +308,11 @@ class TlsLink(asyncio.Protocol):
         if self._connected or self._state is _State.LOST:
             return
         if self._error is None:
-            self._error = self._handshake_error(
-                f"the TLS handshake was not complete within {self._handshake_timeout:g} s", HandshakeFailure.TIMEOUT
-            )
+            message = f"the TLS handshake was not complete within {self._handshake_timeout:g} s"
+            failure = HandshakeFailure.TIMEOUT
+            if self._state is _State.OFFLOADED and isinstance(self._tls, CertificateStore):
+                message, failure = f"{message}: it waited for a thread", HandshakeFailure.OVERLOADED
+            self._error = self._handshake_error(message, failure)
         self._abort()
 
     def _handshake_received(self, data: bytes) -> None:
@@ -532,7 +534,7 @@ class TlsLink(asyncio.Protocol):
     def _handshake_error(self, message: str, failure: HandshakeFailure) -> ProxyError:
         stopped, timeout = failure is HandshakeFailure.STOPPED, failure is HandshakeFailure.TIMEOUT
         if isinstance(self._tls, CertificateStore):
-            side = Side.PROXY if stopped else Side.CLIENT
+            side = Side.PROXY if stopped or failure is HandshakeFailure.OVERLOADED else Side.CLIENT
             return ProxyError(message, side=side, stage="handshake", handshake=failure)
         return ProxyError(
             message,

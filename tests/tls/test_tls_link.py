@@ -581,7 +581,10 @@ async def test_the_time_is_up_while_a_thread_has_it(serve, pair, trusting, block
     running = await serve(CertificateStore([pair("localhost", rsa=True)], offload="always"), executor=blocked)
     _, _, writer, made = await started(running, trusting)
     made.link.handshake_timed_out()
-    assert "not complete" in str(await made.failed)
+    error = await made.failed
+    assert str(error) == "the TLS handshake was not complete within 5 s: it waited for a thread"
+    assert (error.side, error.handshake) == (Side.PROXY, HandshakeFailure.OVERLOADED)
+    assert not error.handshake.clients_doing  # it has done its part
     await shut(writer)
 
 
