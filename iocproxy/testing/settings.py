@@ -18,6 +18,7 @@ Tls = bool | Certificates | CertificatePair | Sequence[CertificatePair] | Mappin
 
 _NO_LIMITS: dict[str, Any] = {
     "connections": {"rate": False, "concurrent": False},
+    "handshakes": {"rate": False},
     "requests": {"rate": False},
 }
 

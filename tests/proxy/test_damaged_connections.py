@@ -85,7 +85,6 @@ def test_each_is_counted_and_told_once(
     proxy = iocproxy(
         upstream=iocproxy_origin,
         listeners=[{"bind": "127.0.0.1:0", "tls": tls}],
-        limits={"connections": {"rate": False}, "handshakes": {"rate": False}},
         timeouts={"tls_handshake": "300ms", "request_header": "300ms"},
     )
     shown = iocproxy_certificates.client_certificate("ali", "ali@example.com") if asks else None

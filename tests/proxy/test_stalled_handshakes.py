@@ -22,7 +22,7 @@ from iocproxy.net.sockets import raise_file_limit
 from iocproxy.testing import Certificates, Origin, ProxyFactory, RawClient, RunningProxy
 from iocproxy.testing.patience import PATIENCE
 
-EACH = 100  #: of one client, which is what `limits.connections.concurrent` allows
+EACH = 100  #: of one client, which is what `limits.connections.concurrent` allows by default
 TIMEOUT = 10.0
 #: The most that one may cost the proxy: the budget of an idle connection, which has its buffers too.
 MOST = 40 * 1024
@@ -83,7 +83,7 @@ def test_thousands_that_never_finish(
     proxy = iocproxy(
         upstream=iocproxy_origin,
         tls=True,
-        limits={"connections": {"rate": False}},
+        limits={"connections": {"concurrent": EACH}},
         timeouts={"tls_handshake": TIMEOUT},
         http={"max_requests": False},
     )

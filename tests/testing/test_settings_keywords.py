@@ -30,14 +30,16 @@ def test_an_upstream_is_enough() -> None:
     assert [route.upstream for route in config.effective_routes] == ["origin"]
     assert not config.logging.access
     limits = config.limits
-    assert not any((limits.connections.rate, limits.connections.concurrent, limits.requests.rate))
+    assert not any(
+        (limits.connections.rate, limits.connections.concurrent, limits.requests.rate, limits.handshakes.rate)
+    )
 
 
 def test_only_the_limits_that_are_named_hold() -> None:
     given = {"limits": {"requests": {"rate": "2/1s", "dry_run": True}, "ipv4_prefix": 24}}
     limits = Config(**sections("http://127.0.0.1:9", False, given, unasked)).limits
     assert (str(limits.requests.rate), limits.requests.dry_run, limits.ipv4_prefix) == ("2/1s", True, 24)
-    assert not any((limits.connections.rate, limits.connections.concurrent))
+    assert not any((limits.connections.rate, limits.connections.concurrent, limits.handshakes.rate))
     assert given == {"limits": {"requests": {"rate": "2/1s", "dry_run": True}, "ipv4_prefix": 24}}
 
 
