@@ -19,6 +19,7 @@ from iocproxy.middleware import load_middleware
 from iocproxy.server.pages import load_pages
 from iocproxy.server.policies import Policies, load_policies
 from iocproxy.tls import CertificateStore, UpstreamTls, check_ciphers, client_context, load_certificate
+from iocproxy.tls.key_kinds import passed_over
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
             material.warnings.extend((place, warning) for warning in certificate.warnings)
     if faults or policies is None:
         raise ConfigError(faults)
+    material.warnings.extend((f"{path}.certificates[{index}]", text) for index, text in passed_over(certificates))
     if tls.ciphers is not None:
         place = f"{path}.ciphers"
         material.warnings.extend((place, text) for text in check_ciphers(tls.ciphers, certificates, path=place))
