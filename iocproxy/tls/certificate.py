@@ -8,8 +8,9 @@ it would ask on the terminal.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from iocproxy.errors import ConfigError, Fault
+from iocproxy.tls.chain import about_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Certificate:
     """A certificate chain and its key that belong together and that OpenSSL accepts.
 
     `names` are the DNS names (lower case, wildcards as written) and IP addresses of subjectAltName; the common name
-    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless.
+    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless. `digest` is of
+    the octets of both files.
     """
 
     cert: Path
@@ -37,15 +40,19 @@ class Certificate:
     not_before: datetime.datetime
     not_after: datetime.datetime
     warnings: tuple[str, ...]
+    digest: bytes
 
     @property
     def is_rsa(self) -> bool:
         return self.key_type.startswith("rsa")
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Give a new context this certificate. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does."""
+        """Give a new context this certificate. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does, and when
+        the files have changed since they were checked."""
         # A callable even without a password: OpenSSL must never ask on the terminal.
         context.load_cert_chain(self.cert, self.key, password=lambda: self.password or "")
+        if digest(self.cert.read_bytes(), self.key.read_bytes()) != self.digest:
+            raise OSError(None, "changed while it was read")
 
     def __repr__(self) -> str:
         return f"<Certificate {self.cert} {self.key_type} for {', '.join(self.names) or 'no name'}>"
@@ -67,11 +74,13 @@ def load_certificate(
     """
     cert, key = Path(cert), Path(key)
     faults: list[Fault] = []
-    chain = _read_chain(cert, f"{path}.cert" if path else "cert", faults)
-    private = _read_key(key, password, f"{path}.key" if path else "key", faults)
+    cert_path, key_path = (f"{path}.cert", f"{path}.key") if path else ("cert", "key")
+    cert_octets, key_octets = _read(cert, cert_path, faults), _read(key, key_path, faults)
+    chain = _chain(cert_octets, cert, cert_path, faults)
+    private = _private(key_octets, key, password, key_path, faults)
     if chain and private:
         _check_pair(chain, private, cert, key, path, faults)
-    if faults or not chain or private is None:
+    if faults or not chain or private is None or cert_octets is None or key_octets is None:
         raise ConfigError(faults)
 
     leaf = chain[0]
@@ -83,15 +92,23 @@ def load_certificate(
         key_type=_key_type(private),
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
-        warnings=tuple(_warnings(leaf, cert, now or datetime.datetime.now(datetime.UTC))),
+        warnings=(),
+        digest=digest(cert_octets, key_octets),
     )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        certificate.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        certificate.load_into(context)
     except OSError as error:  # ssl.SSLError included: what OpenSSL's security level refuses, for example
         reason = getattr(error, "reason", None) or error.strerror or str(error)
         found = f"{cert} with {key} is refused by OpenSSL ({reason})"
         raise ConfigError([Fault(path, found, "a certificate and key that OpenSSL accepts")]) from error
-    return certificate
+    now = now or datetime.datetime.now(datetime.UTC)
+    return replace(certificate, warnings=(*_warnings(leaf, cert, now), *about_chain(chain, cert, context, now)))
+
+
+def digest(cert: bytes, key: bytes) -> bytes:
+    """Tells certificates apart whose files are the same and held something else."""
+    return hashlib.sha256(b"%d %b%b" % (len(cert), cert, key)).digest()
 
 
 def _read(file: Path, path: str, faults: list[Fault]) -> bytes | None:
@@ -102,8 +119,7 @@ def _read(file: Path, path: str, faults: list[Fault]) -> bytes | None:
         return None
 
 
-def _read_chain(file: Path, path: str, faults: list[Fault]) -> list[x509.Certificate]:
-    data = _read(file, path, faults)
+def _chain(data: bytes | None, file: Path, path: str, faults: list[Fault]) -> list[x509.Certificate]:
     if data is None:
         return []
     try:
@@ -116,8 +132,9 @@ def _read_chain(file: Path, path: str, faults: list[Fault]) -> list[x509.Certifi
         return []
 
 
-def _read_key(file: Path, password: str | None, path: str, faults: list[Fault]) -> PrivateKeyTypes | None:
-    data = _read(file, path, faults)
+def _private(
+    data: bytes | None, file: Path, password: str | None, path: str, faults: list[Fault]
+) -> PrivateKeyTypes | None:
     if data is None:
         return None
     encrypted = b"ENCRYPTED" in data
@@ -149,9 +166,13 @@ def _check_pair(
         faults.append(Fault(path, f"{key} holds a {kind} key", "an RSA, ECDSA, Ed25519 or Ed448 key"))
         return
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if chain[0].public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+    wanted = private.public_key().public_bytes(*form)
+    if chain[0].public_key().public_bytes(*form) != wanted:
         found = f"{key} is not the key of the first certificate in {cert}"
-        faults.append(Fault(path, found, "a certificate and key that belong together"))
+        for number, other in enumerate(chain[1:], 2):
+            if other.public_key().public_bytes(*form) == wanted:
+                found += f" but of number {number}"
+        faults.append(Fault(path, found, "a certificate and key that belong together, the server's own first"))
 
 
 def _key_type(private: PrivateKeyTypes) -> str:

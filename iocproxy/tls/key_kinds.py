@@ -1,9 +1,9 @@
 """Certificates of several kinds of key for one name: which of them a client can be served with.
 
 An ECDSA signature costs a fraction of an RSA one, and there are still clients that verify RSA only. OpenSSL would
-choose by itself if one context had both, but `SSLContext.load_cert_chain` called twice goes on serving those clients with what
-was there first, and a renewed certificate would end the sessions of the other. So there is a context for each
-certificate, and the ClientHello decides.
+choose by itself if one context had both, but `SSLContext.load_cert_chain` called twice goes on serving those clients
+with what was there first, and a renewed certificate would end the sessions of the other. So there is a context for
+each certificate, and the ClientHello decides.
 """
 
 from __future__ import annotations
