@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import ssl
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,8 +29,8 @@ class Certificate:
     """A certificate chain and its key that belong together and that OpenSSL accepts.
 
     `names` are the DNS names (lower case, wildcards as written) and IP addresses of subjectAltName; the common name
-    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless. `digest` is of
-    the octets of both files.
+    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless. `octets` are
+    what the two files held, and `digest` is of both.
     """
 
     cert: Path
@@ -40,6 +41,7 @@ class Certificate:
     not_before: datetime.datetime
     not_after: datetime.datetime
     warnings: tuple[str, ...]
+    octets: tuple[bytes, bytes]
     digest: bytes
 
     @property
@@ -47,12 +49,33 @@ class Certificate:
         return self.key_type.startswith("rsa")
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Give a new context this certificate. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does, and when
-        the files have changed since they were checked."""
+        """Give a new context this certificate, whatever the files hold by now.
+
+        Blocking. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does, and where the files change just now.
+        """
         # A callable even without a password: OpenSSL must never ask on the terminal.
-        context.load_cert_chain(self.cert, self.key, password=lambda: self.password or "")
-        if digest(self.cert.read_bytes(), self.key.read_bytes()) != self.digest:
-            raise OSError(None, "changed while it was read")
+        password = lambda: self.password or ""  # noqa: E731
+        if self._is_in_its_files():
+            context.load_cert_chain(self.cert, self.key, password=password)
+            if not self._is_in_its_files():
+                raise OSError(None, f"{self.cert} or {self.key} changed while they were read")
+        else:
+            # The new files are no good, and the old certificate comes under a new policy. OpenSSL reads files only.
+            with tempfile.TemporaryDirectory(prefix="iocproxy-") as directory:
+                cert, key = Path(directory, "cert.pem"), Path(directory, "key.pem")
+                for file, octets in zip((cert, key), self.octets, strict=True):
+                    file.write_bytes(octets)
+                context.load_cert_chain(cert, key, password=password)
+
+    def _is_in_its_files(self) -> bool:
+        try:
+            return (self.cert.read_bytes(), self.key.read_bytes()) == self.octets
+        except OSError:
+            return False
+
+    def days_left(self, now: datetime.datetime) -> float:
+        """Until it expires; negative when it has."""
+        return (self.not_after - now) / datetime.timedelta(days=1)
 
     def __repr__(self) -> str:
         return f"<Certificate {self.cert} {self.key_type} for {', '.join(self.names) or 'no name'}>"
@@ -93,6 +116,7 @@ def load_certificate(
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
         warnings=(),
+        octets=(cert_octets, key_octets),
         digest=digest(cert_octets, key_octets),
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

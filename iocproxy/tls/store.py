@@ -39,9 +39,12 @@ class CertificateStore:
         hosts: Mapping[str, ServerPolicy] | None = None,
         *,
         offload: str = "auto",
+        before: CertificateStore | None = None,
     ) -> None:
         """`policy` is the listener's; `hosts` names those that have another: a lower-case host name, or "*.example.com"
-        for every name below it. `offload` is the policy of `offload.step_cost`.
+        for every name below it. `offload` is the policy of `offload.step_cost`. From `before`, which this one is to
+        replace, the contexts of unchanged certificates under unchanged policies are taken over, and with them the
+        sessions.
 
         Blocking, and raises what `server_context` does. Raises ValueError without a certificate.
         """
@@ -49,9 +52,13 @@ class CertificateStore:
             raise ValueError("a TLS listener needs at least one certificate")
         self.policy = policy
         self._hosts = dict(hosts or {})
+        self._contexts: dict[tuple[bytes, ServerPolicy], ssl.SSLContext] = {}
+        known = {} if before is None else before._contexts
         self._identities = {
             each: tuple(
-                Identity(certificate, each, server_context(certificate, each), step_cost(certificate.key_type, offload))
+                Identity(
+                    certificate, each, self._context(certificate, each, known), step_cost(certificate.key_type, offload)
+                )
                 for certificate in certificates
             )
             for each in dict.fromkeys((policy, *self._hosts.values()))
@@ -67,6 +74,17 @@ class CertificateStore:
                     self._by_name[name] = tuple(found)
         self._default = self._beside_the_first(certificates)
         self._suites = {each: suites_for_ecdsa(found[0].context) for each, found in self._identities.items()}
+
+    def _context(
+        self,
+        certificate: Certificate,
+        policy: ServerPolicy,
+        known: Mapping[tuple[bytes, ServerPolicy], ssl.SSLContext],
+    ) -> ssl.SSLContext:
+        pair = certificate.digest, policy
+        if pair not in self._contexts:
+            self._contexts[pair] = known[pair] if pair in known else server_context(certificate, policy)
+        return self._contexts[pair]
 
     def _beside_the_first(self, certificates: Sequence[Certificate]) -> tuple[int, ...]:
         """The first certificate with those of other kinds that are there for all of its names."""
@@ -112,12 +130,14 @@ class CertificateStore:
         """Asked for every request on a connection under `policy`; None where all hosts have the same one."""
         return self._checks[policy] if len(self._checks) > 1 else None
 
-    def session_stats(self) -> dict[str, int]:
-        """OpenSSL's counters (`ssl.SSLContext.session_stats`) summed over the contexts."""
+    def session_stats(self, *, but: CertificateStore | None = None) -> dict[str, int]:
+        """OpenSSL's counters (`ssl.SSLContext.session_stats`) summed over the contexts, those of `but` left out."""
+        others = () if but is None else set(map(id, but._contexts.values()))
         total: dict[str, int] = {}
-        for identity in self.identities:
-            for counter, value in identity.context.session_stats().items():
-                total[counter] = total.get(counter, 0) + value
+        for context in self._contexts.values():
+            if id(context) not in others:
+                for counter, value in context.session_stats().items():
+                    total[counter] = total.get(counter, 0) + value
         return total
 
     def __repr__(self) -> str:
