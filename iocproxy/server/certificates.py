@@ -251,12 +251,11 @@ class Certificates:
             if fault in serving.told or (checking and fault not in before.faults):
                 continue
             serving.told.add(fault)
-            file = files.get(fault.path)
             self._log.warning(
                 "certificate_not_renewed",
                 listener=serving.name,
                 key=fault.path,
-                file="" if file is None else str(file),
+                file=str(files.get(fault.path, "")),
                 reason=fault.found,
             )
         serving.told.intersection_update(loaded.faults)
