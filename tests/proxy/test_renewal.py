@@ -27,7 +27,7 @@ from iocproxy.testing import (
     Send,
     WaitFor,
 )
-from iocproxy.testing.patience import PATIENCE
+from iocproxy.testing.patience import PATIENCE, Deadline
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="the openssl command is not on PATH")
@@ -41,15 +41,23 @@ KINDS = pytest.mark.parametrize(
 
 
 def put(pair: CertificatePair, cert: Path, key: Path) -> None:
-    """Replace two files as a careful program does: each appears whole."""
+    """Replace two files, one after the other."""
     for source, target in ((pair.cert, cert), (pair.key, key)):
         replace(target, source.read_bytes())
 
 
 def replace(target: Path, content: bytes) -> None:
+    """As a careful program does: it appears whole. Windows does not replace a file while somebody reads it."""
     fresh = target.with_suffix(".new")
     fresh.write_bytes(content)
-    fresh.replace(target)
+    deadline = Deadline(PATIENCE, f"{target} could not be replaced")
+    while True:
+        try:
+            fresh.replace(target)
+        except PermissionError:
+            assert deadline.remaining()
+        else:
+            return
 
 
 class Site:
