@@ -425,13 +425,14 @@ def test_a_pair_that_does_not_match_heals(site: Site, iocproxy: ProxyFactory) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows lets only administrators make symbolic links")
 @pytest.mark.parametrize("style", ["kubernetes", "certbot"])
 def test_a_symbolic_link_that_is_moved(site: Site, iocproxy: ProxyFactory, style: str) -> None:
-    """A directory behind a link (the secret of a pod), and a link for each file; files as old as those before."""
+    """A directory behind a link (the secret of a pod), and a link for each file. The new files are as old and as
+    long as those before."""
     for number in (1, 2):
         folder = site.directory / f"v{number}"
         folder.mkdir()
         pair = site.certificates.issue("a.test")
         for source, name in zip(pair, ("tls.crt", "tls.key"), strict=True):
-            (folder / name).write_bytes(source.read_bytes())
+            (folder / name).write_bytes(source.read_bytes().ljust(4096, b"\n"))
             os.utime(folder / name, (1_700_000_000, 1_700_000_000))
     site.first = site.directory / "live/tls.crt", site.directory / "live/tls.key"
     if style == "kubernetes":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import ssl
@@ -19,7 +20,7 @@ from iocproxy.server.expiry import ExpiryWarnings
 from iocproxy.telemetry.sessions import SessionCounters
 from iocproxy.testing import CertificatePair, ProxyFactory, RunningProxy
 from iocproxy.testing import Certificates as Authority
-from iocproxy.tls import Certificate, load_certificate, self_signed
+from iocproxy.tls import Certificate, CertificateStore, load_certificate, self_signed
 
 DAY = datetime.timedelta(days=1)
 
@@ -124,6 +125,30 @@ async def test_a_pair_out_of_step_for_a_moment_is_not_mentioned(listener: Listen
     listener.write(listener.key, fresh.key.read_bytes())
     await listener.certificates.renew(checking=True)
     assert [event["event"] for event in listener.events] == ["certificate_renewed"]
+
+
+async def test_what_openssl_has_counted_is_kept(listener: Listener) -> None:
+    """The counts of a context end with it, and those of one that goes on are not added twice."""
+
+    class Counting(CertificateStore):
+        def session_stats(self, *, but: CertificateStore | None = None) -> dict[str, int]:
+            assert but is None or but is listener.serving.store
+            return {"timeouts": 3, "cache_full": 2, "number": 7}
+
+    listener.serving.loaded = dataclasses.replace(listener.serving.loaded, store=Counting([listener.now]))
+    listener.put(listener.authority.issue("a.test"))
+    await listener.certificates.renew()
+    counted = listener.certificates.session_stats()["127.0.0.1:1"]
+    assert [counted[name] for name in ("sessions_expired", "sessions_pushed_out", "sessions_cached")] == [3, 2, 0]
+
+
+def test_counts_of_what_is_left_out(listener: Listener) -> None:
+    store = listener.serving.store
+    other = listener.authority.issue("b.test")
+    bigger = CertificateStore([listener.now, load_certificate(*other)], before=store)
+    assert bigger.identities[0].context is store.identities[0].context
+    assert store.session_stats(but=bigger) == {}
+    assert bigger.session_stats(but=store) == bigger.identities[1].context.session_stats()
 
 
 async def test_warnings_come_with_what_is_new(listener: Listener) -> None:
