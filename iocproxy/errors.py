@@ -59,6 +59,26 @@ class Side(enum.StrEnum):
     PROXY = "proxy"
 
 
+class HandshakeFailure(enum.StrEnum):
+    """Why a TLS handshake with a client failed, as it is counted."""
+
+    PLAIN_HTTP = "plain_http"  #: HTTP on a port that speaks TLS
+    NOT_TLS = "not_tls"  #: bytes that are no TLS at all
+    MALFORMED = "malformed"  #: TLS that breaks its rules
+    UNSUPPORTED = "unsupported"  #: no version, cipher, group or protocol in common
+    CERTIFICATE = "certificate"  #: the client showed none where one is required, or one that is not accepted
+    REFUSED = "refused"  #: the client sent an alert: most often it does not trust our certificate
+    TIMEOUT = "timeout"  #: not complete in time
+    BROKEN_OFF = "broken_off"  #: the client left in the middle
+    SILENT = "silent"  #: the client left without having said anything
+    STOPPED = "stopped"  #: by the proxy, which stops
+
+    @property
+    def clients_doing(self) -> bool:
+        """Whether it counts against the client. Who leaves without a word may be a health check."""
+        return self not in {HandshakeFailure.SILENT, HandshakeFailure.STOPPED}
+
+
 class ProxyError(IocproxyError):
     """A failure while serving a connection or a request.
 
@@ -66,6 +86,7 @@ class ProxyError(IocproxyError):
     `stage` is a short word for where it happened: accept, handshake, head, body, connect, send, response, tunnel.
     `retryable` is True only where nothing of the request can have been acted on by the upstream.
     `proxy_status` is the RFC 9209 section 2.3 error type, "" where none fits.
+    `handshake` is why a handshake with a client failed, None for whatever else happened.
     """
 
     def __init__(
@@ -77,6 +98,7 @@ class ProxyError(IocproxyError):
         status: int = 0,
         retryable: bool = False,
         proxy_status: str = "",
+        handshake: HandshakeFailure | None = None,
     ) -> None:
         super().__init__(message)
         self.side = side
@@ -84,6 +106,7 @@ class ProxyError(IocproxyError):
         self.status = status
         self.retryable = retryable
         self.proxy_status = proxy_status
+        self.handshake = handshake
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.side}/{self.stage} status={self.status} {self.args[0]!r}>"

@@ -22,8 +22,8 @@ S = TypeVar("S", bound=Section)
 @dataclass(frozen=True, slots=True)
 class Parts:
     """Sections with their key paths. Of `[listeners.tls]` only the authorities and lists of clients are as they were
-    given, of an upstream only `servers`, `ca` and `verify` are as they were given, of
-    `[logging]` only `access` and `access_file`."""
+    given, of an upstream only `servers`, `ca`, `verify` and `client_certificate`, of `[logging]` only `access` and
+    `access_file`."""
 
     certificates: tuple[tuple[str, Certificate], ...]
     client_auths: tuple[tuple[str, Tls], ...]
@@ -73,7 +73,9 @@ def _upstreams(settings: Mapping[str, Any]) -> Iterator[tuple[str, Upstream]]:
     upstreams = get(settings, "upstreams")
     for name, given in upstreams.items() if isinstance(upstreams, Mapping) else ():
         servers = [server for _, item in items(given, "servers") if (server := readable_server(item)) is not None]
-        upstream = _read(Upstream, {**_only(given, "ca", "verify"), "servers": servers})
+        certificate = _read(Certificate, get(given, "client_certificate"))
+        named = {**_only(given, "ca", "verify"), "client_certificate": certificate, "servers": servers}
+        upstream = _read(Upstream, named)
         if upstream is not None:
             yield spell(("upstreams", str(name))), upstream
 

@@ -26,6 +26,7 @@ from iocproxy.config.shapes import (
     FilePath,
     Flag,
     Grace,
+    HostName,
     HttpsRedirect,
     IpNetwork,
     Items,
@@ -510,8 +511,21 @@ class Upstream(Section):
     )
     verify: Flag = Field(
         True,
-        description="Check the certificates of https servers, names included.",
+        description="Check the certificates of https servers, names included. With false whoever sits in between can "
+        "read and change everything; each start logs a warning.",
         examples=[True],
+    )
+    server_name: HostName | None = Field(
+        None,
+        description="The name that https servers are asked for (SNI) and that their certificates must be for, in place "
+        "of the host in their URLs. An IP address is looked for in the certificate and not sent.",
+        examples=["api.internal.example"],
+    )
+    client_certificate: Certificate | None = Field(
+        None, description="Shown to https servers that ask for a client certificate."
+    )
+    tls_min_version: Annotated[str, shapes.choice("1.2", "1.3")] = Field(
+        "1.2", description="The oldest TLS version that https servers may use.", examples=["1.3"]
     )
     health: Annotated[Health | None, NotYet(None, "`health`")] = Field(None, description="Active health checks.")
 

@@ -164,6 +164,12 @@ def _read_text(value: Any) -> str:
     return value
 
 
+def _read_host_name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise RefusedError
+    return values.read_host(value)
+
+
 def _read_path(value: Any) -> Path:
     """An absolute path: a relative one counts from the configuration file, in Python from the current directory."""
     if not isinstance(value, str | os.PathLike):
@@ -247,6 +253,10 @@ FieldName: TypeAlias = Annotated[
         values.read_field_name,
         {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9-]{0,63}$"},
     ),
+]
+HostName: TypeAlias = Annotated[
+    str,
+    Shape('a host name or an IP address, such as "example.com"', _read_host_name, {"type": "string", "minLength": 1}),
 ]
 RoutePath: TypeAlias = Annotated[
     str,

@@ -97,6 +97,10 @@ def _upstreams(settings: Mapping[str, Any]) -> Iterator[Problem]:
             for key, there in (("ca", has_ca), ("verify", unverified)):
                 if there:
                     yield Problem((*at, key), f"`{key}` without an https server", "only https servers are checked")
+            for key, default in (("server_name", None), ("client_certificate", None), ("tls_min_version", "1.2")):
+                if get(upstream, key, default) != default:
+                    said = "it is for https servers only"
+                    yield Problem((*at, key), f"`{key}` without an https server", said)
         elif has_ca and unverified:
             yield Problem(
                 (*at, "ca"), "`ca` beside `verify = false`", "one of the two: nothing is checked against `ca`"

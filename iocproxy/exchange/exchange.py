@@ -175,26 +175,13 @@ class Exchange:
         self._trailers = trailers
         if body:
             self._keep(body)
-        return self._decide()
-
-    def _decide(self) -> bool:
-        """Steps 2 to 5; as `begin`."""
-        service, side, head, request = self._service, self._side, self._head, self._request
         # :: Step 2, the host and its route
         if side.host_check is not None and not side.host_check.allows(head.host):
             self._fail(misdirected())
             return False
         route = service.routes.find(head.host, head.target)
         if route is None:
-            self._fail(
-                ProxyError(
-                    "no route for this host and path",
-                    side=Side.CLIENT,
-                    stage="route",
-                    status=404,
-                    proxy_status="destination_not_found",
-                )
-            )
+            self._without_route()
             return False
         request.route = route.name
         self._goal = goal = route.goal
@@ -206,6 +193,17 @@ class Exchange:
         # :: Step 3, the middleware
         self._run_request_hooks(0)
         return self._phase is not _OVER
+
+    def _without_route(self) -> None:
+        self._fail(
+            ProxyError(
+                "no route for this host and path",
+                side=Side.CLIENT,
+                stage="route",
+                status=404,
+                proxy_status="destination_not_found",
+            )
+        )
 
     def _within_bounds(self) -> bool:
         """Whether the request may go on; answered otherwise."""

@@ -10,6 +10,7 @@ sent to the old address arrives empty. Nothing but these is served as if the lis
 
 from __future__ import annotations
 
+import copy
 import re
 
 from iocproxy.errors import ProxyError
@@ -22,6 +23,7 @@ from iocproxy.exchange.service import Service
 from iocproxy.http1.errors import bad_request
 from iocproxy.http1.request import RequestHead
 from iocproxy.message import Client, Fields, Response
+from iocproxy.routing import RouteTable
 
 #: The token is base64url (RFC 8555 section 8.1), and that is all there may be: no path leads from here to another.
 _CHALLENGE = re.compile(rb"/\.well-known/acme-challenge/[A-Za-z0-9_\-]{1,256}")
@@ -33,10 +35,12 @@ _FOREIGN = re.compile(rb'["<>\\^`{|}]')
 class HttpsRedirect:
     """`ports.Exchanges` of such a listener; https is at `port` of whatever host was asked for."""
 
-    __slots__ = ("_port", "_service")
+    __slots__ = ("_nowhere", "_port", "_service")
 
     def __init__(self, service: Service, port: int) -> None:
         self._service = service
+        self._nowhere = copy.copy(service)
+        self._nowhere.routes = RouteTable(())
         self._port = b"" if port == 443 else b":%d" % port
 
     def connected(self, client: Client, scheme: str) -> Forwarding:
@@ -49,7 +53,7 @@ class HttpsRedirect:
         """See `ports.Exchanges`."""
         if _stays(side, head):
             return self._service.begin(side, head, body, done=done, trailers=trailers)
-        exchange = _Redirected(self._service, side, head, self._port)
+        exchange = _Redirected(self._nowhere, side, head, self._port)
         try:
             exchange.begin(body, done=done, trailers=trailers)
         except Exception as error:  # noqa: BLE001 - told by `crashed`
@@ -68,7 +72,7 @@ def _stays(side: ClientSide, head: RequestHead) -> bool:
 
 
 class _Redirected(Exchange):
-    """A request that is sent on: it is limited, counted and logged like any other, and goes nowhere."""
+    """A request that is sent on: it is limited, counted and logged like any other. Its service has no routes."""
 
     __slots__ = ("_port",)
 
@@ -76,13 +80,9 @@ class _Redirected(Exchange):
         super().__init__(service, side, head)
         self._port = port
 
-    def _decide(self) -> bool:
+    def _without_route(self) -> None:
         if self._side.requests >= self._rules.max_requests:
             self._side.draining = True
-        self._send_on()
-        return False
-
-    def _send_on(self) -> None:
         limits = self._service.chain.request_limits
         refused = limits.on_request(self._request) if limits is not None else None
         if refused is not None:

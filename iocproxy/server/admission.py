@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from structlog.typing import FilteringBoundLogger
 
 from iocproxy.client.connection import ClientConnection
-from iocproxy.errors import ProxyError
+from iocproxy.errors import HandshakeFailure, ProxyError
 from iocproxy.exchange.service import Service
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.request import RequestHeadParser
@@ -198,8 +198,7 @@ class Admission:
 
     def _tls(self, connection: ClientConnection, store: CertificateStore) -> TlsLink:
         def failed(error: ProxyError) -> None:
-            self._counters.handshakes_failed += 1
-            self._log.info("handshake_failed", client=connection.client.address, reason=str(error))
+            self._handshake_failed(connection.client, error)
             self._closed(connection)
 
         link = TlsLink(
@@ -214,6 +213,15 @@ class Admission:
         )
         connection.handshake_late = link.handshake_timed_out
         return link
+
+    def _handshake_failed(self, client: Client, error: ProxyError) -> None:
+        failure = error.handshake
+        assert failure is not None
+        self._counters.handshakes_failed[failure] += 1
+        if failure.clients_doing and self._handshakes is not None:
+            self._handshakes.failed(client)
+        tell = self._log.debug if failure is HandshakeFailure.SILENT else self._log.info
+        tell("handshake_failed", client=client.address, failure=str(failure), reason=str(error))
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,7 +19,8 @@ from iocproxy.middleware import load_middleware
 from iocproxy.server.certificates import Loaded, load_listener
 from iocproxy.server.pages import load_pages
 from iocproxy.server.policies import load_policies
-from iocproxy.tls import UpstreamTls, check_ciphers, client_context, load_certificate
+from iocproxy.server.upstream_tls import load_upstream_tls
+from iocproxy.tls import UpstreamTls, check_ciphers, load_certificate
 
 
 @dataclass(slots=True)
@@ -89,14 +90,10 @@ def faults_of(parts: Parts) -> list[Fault]:
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:
-    hosts = [server.host for server in upstream.servers if server.scheme == "https"]
-    if not hosts:
-        return
-    context = client_context(verify=upstream.verify, ca=upstream.ca, path=f"{path}.ca")
-    if not upstream.verify:
-        material.warnings.append((f"{path}.verify", "the certificates of its servers are not checked"))
-    for host in hosts:
-        material.upstream_tls[name, host] = UpstreamTls(context, host)
+    loaded = load_upstream_tls(upstream, path)
+    material.warnings.extend(loaded.warnings)
+    for host, tls in loaded.by_host.items():
+        material.upstream_tls[name, host] = tls
 
 
 def _access_file(logging: Logging) -> Iterator[Fault]:

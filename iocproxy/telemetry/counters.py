@@ -7,6 +7,7 @@ of `access_lost`, which belongs to the access log's thread alone. A reader on an
 
 from __future__ import annotations
 
+from iocproxy.errors import HandshakeFailure
 from iocproxy.message import TlsInfo
 from iocproxy.telemetry.sessions import SessionCounters
 
@@ -64,7 +65,7 @@ class Counters:
         # TLS towards clients
         self.handshakes_full = 0
         self.handshakes_resumed = 0
-        self.handshakes_failed = 0  #: refused, broken off or timed out
+        self.handshakes_failed = dict.fromkeys(HandshakeFailure, 0)  #: by reason
         self.sessions: dict[str, SessionCounters] = {}  #: by listener, of those with TLS
         # requests
         self.requests = 0  #: heads read, whatever became of them
@@ -113,7 +114,8 @@ class Counters:
             "accept_errors": self.accept_errors,
             "handshakes_full": self.handshakes_full,
             "handshakes_resumed": self.handshakes_resumed,
-            "handshakes_failed": self.handshakes_failed,
+            "handshakes_failed": sum(self.handshakes_failed.values()),
+            "handshake_failures": {str(failure): count for failure, count in self.handshakes_failed.items()},
             "requests": self.requests,
             "requests_open": self.requests_open,
             "requests_limited": self.requests_limited,

@@ -9,6 +9,7 @@ from iocproxy.tls.client_certificate import read_client_certificate
 from iocproxy.tls.client_hello import ClientHello, ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls, client_context, server_context
 from iocproxy.tls.hosts import HostCheck
+from iocproxy.tls.kept_session import KeptSession
 from iocproxy.tls.link import TlsLink
 from iocproxy.tls.pipeline import Ended, TlsPipeline
 from iocproxy.tls.policy import CIPHERS, DEFAULT_POLICY, PROTOCOLS, VERSIONS, ServerPolicy
@@ -30,6 +31,7 @@ __all__ = [
     "HelloFault",
     "HostCheck",
     "Identity",
+    "KeptSession",
     "SelfSigned",
     "ServerPolicy",
     "TlsLink",

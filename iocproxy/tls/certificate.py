@@ -88,11 +88,13 @@ def load_certificate(
     *,
     path: str = "",
     now: datetime.datetime | None = None,
+    for_client: bool = False,
 ) -> Certificate:
     """Read and check a PEM certificate chain (the server's own first) and its PEM key; both may be one file.
 
-    `path` is the configuration's key path for messages, `now` the time that validity is judged by. Blocking: reads
-    both files. Raises ConfigError with everything that is wrong. An expired certificate is a warning, not a fault:
+    `path` is the configuration's key path for messages, `now` the time that validity is judged by; `for_client` says
+    that it is shown to servers, which look for no host's name in it. Blocking: reads both files.
+    Raises ConfigError with everything that is wrong. An expired certificate is a warning, not a fault:
     a proxy that refuses to start helps nobody whose clients would have gone on.
     """
     cert, key = Path(cert), Path(key)
@@ -127,7 +129,10 @@ def load_certificate(
         found = f"{cert} with {key} is refused by OpenSSL ({reason})"
         raise ConfigError([Fault(path, found, "a certificate and key that OpenSSL accepts")]) from error
     now = now or datetime.datetime.now(datetime.UTC)
-    return replace(certificate, warnings=(*_warnings(leaf, cert, now), *about_chain(chain, cert, context, now)))
+    warnings = _warnings(leaf, cert, now, for_client=for_client)
+    # Whom servers trust to issue certificates for clients has nothing to do with this system's authorities.
+    warnings += about_chain(chain, cert, None if for_client else context, now)
+    return replace(certificate, warnings=tuple(warnings))
 
 
 def digest(cert: bytes, key: bytes) -> bytes:
@@ -223,12 +228,24 @@ def _names(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(dict.fromkeys(dns + addresses))
 
 
-def _warnings(leaf: x509.Certificate, cert: Path, now: datetime.datetime) -> list[str]:
+def _fit_for_clients(leaf: x509.Certificate) -> bool:
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return True  # RFC 5280 section 4.2.1.12: without the extension it is for everything
+    fit = (x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH, x509.oid.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+    return any(each in fit for each in usage)
+
+
+def _warnings(leaf: x509.Certificate, cert: Path, now: datetime.datetime, *, for_client: bool) -> list[str]:
     found = []
     if now > leaf.not_valid_after_utc:
         found.append(f"{cert} expired on {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
     if now < leaf.not_valid_before_utc:
         found.append(f"{cert} is not valid before {leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
-    if not _names(leaf):
+    if for_client:
+        if not _fit_for_clients(leaf):
+            found.append(f"{cert} is not meant for clients (extendedKeyUsage), so servers may refuse it")
+    elif not _names(leaf):
         found.append(f"{cert} names no host in subjectAltName, so no client will accept it")
     return found

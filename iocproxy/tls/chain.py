@@ -24,10 +24,10 @@ _TURNS = 4
 
 
 def about_chain(
-    chain: Sequence[x509.Certificate], file: Path, context: ssl.SSLContext, now: datetime.datetime
+    chain: Sequence[x509.Certificate], file: Path, context: ssl.SSLContext | None, now: datetime.datetime
 ) -> list[str]:
     """Warnings, as phrases, about the certificates of a file, the server's own first; `context` is a server's that has
-    them. Blocking: may read the system's authorities."""
+    them, None where the system's authorities are not those that count. Blocking: may read them."""
     path, left = _path(chain)
     found = [f"{file} holds {_called(each)}, which does not belong behind its first certificate" for each in left]
     if not left and path != list(chain):
@@ -41,7 +41,12 @@ def about_chain(
         if now < each.not_valid_before_utc:
             start = f"{each.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
             found.append(f"{file}: {_called(each)} in its chain is not valid before {start}")
-    if len(path) == 1 and chain[0].issuer != chain[0].subject and not _leads_to_the_system(context):
+    if (
+        context is not None
+        and len(path) == 1
+        and chain[0].issuer != chain[0].subject
+        and not _leads_to_the_system(context)
+    ):
         found.append(
             f"{file} holds no certificate of its issuer, {chain[0].issuer.rfc4514_string() or 'which has no name'}: "
             "clients that do not have that refuse it; no matter where the issuer is a root that they all trust"

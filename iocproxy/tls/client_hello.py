@@ -21,6 +21,8 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
+from iocproxy.errors import HandshakeFailure
+
 #: The longest ClientHello message read, in bytes. OpenSSL 3 itself takes longer ones; no client sends them.
 MAX_MESSAGE = 16 * 1024
 
@@ -86,6 +88,18 @@ class HelloFault(enum.StrEnum):
     FINITE_FIELD = "a finite-field group for the key exchange"
 
 
+#: As what each is counted.
+_COUNTED = {
+    HelloFault.PLAIN_HTTP: HandshakeFailure.PLAIN_HTTP,
+    HelloFault.SSLV2: HandshakeFailure.UNSUPPORTED,
+    HelloFault.GARBAGE: HandshakeFailure.NOT_TLS,
+    HelloFault.OVERSIZED: HandshakeFailure.MALFORMED,
+    HelloFault.MALFORMED: HandshakeFailure.MALFORMED,
+    HelloFault.NO_PROTOCOL: HandshakeFailure.UNSUPPORTED,
+    HelloFault.FINITE_FIELD: HandshakeFailure.UNSUPPORTED,
+}
+
+
 class HelloError(Exception):
     """The first bytes are not a ClientHello that can be served.
 
@@ -95,6 +109,7 @@ class HelloError(Exception):
     def __init__(self, fault: HelloFault, detail: str = "", alert: int | None = None) -> None:
         super().__init__(f"{fault}: {detail}" if detail else str(fault))
         self.fault = fault
+        self.failure = _COUNTED[fault]
         # Level fatal (2); the record version is what a client of any age accepts (RFC 8446 section 5.1).
         self.alert = b"" if alert is None else b"\x15\x03\x01\x00\x02\x02" + bytes((alert,))
 

@@ -45,16 +45,26 @@ def server_context(certificate: Certificate, policy: ServerPolicy = DEFAULT_POLI
 
 
 def client_context(
-    *, verify: bool = True, ca: Path | str | None = None, alpn: Sequence[str] = ("http/1.1",), path: str = ""
+    *,
+    verify: bool = True,
+    ca: Path | str | None = None,
+    certificate: Certificate | None = None,
+    min_version: str = "1.2",
+    alpn: Sequence[str] = ("http/1.1",),
+    path: str = "",
 ) -> ssl.SSLContext:
     """A context for https upstreams: verified against `ca` (PEM) or else the system's authorities, name checked.
 
-    `verify=False` accepts any certificate for any name. `path` is the configuration's key path for messages.
-    Blocking: reads the authorities. Raises ConfigError when `ca` cannot be used.
+    `verify=False` accepts any certificate for any name. `certificate` is shown to servers that ask for one.
+    `path` is the configuration's key path of `ca` for messages.
+    Blocking: reads the files. Raises ConfigError when `ca` cannot be used, OSError when the certificate's files changed
+    for the worse since they were loaded, KeyError for a `min_version` not in `VERSIONS`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _harden(context, ssl.TLSVersion.TLSv1_2, CIPHERS)
+    _harden(context, VERSIONS[min_version], CIPHERS)
     context.set_alpn_protocols(list(alpn))
+    if certificate is not None:
+        certificate.load_into(context)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -17,8 +17,12 @@ The states, each with what holds in it (`_State`):
 * Before OPEN, `inner` knows nothing. A handshake that does not succeed ends in one call of `on_failure`, when the
   socket is gone; one that does, in `inner.connection_made(link)`, and from then on `inner` gets what a protocol gets:
   `eof_received` at most once, `connection_lost` once. The two are never both called.
-* In OFFLOADED a thread owns the SSL object. Nothing here touches it; what arrives waits in `_held`, and once that is
-  more than a handshake can need, the transport is paused. If the connection goes away meanwhile, the result is dropped.
+* In OFFLOADED a thread owns the SSL object: on a server's end to sign with an RSA key, on a client's to verify a chain
+  (docs/design/tls-pipeline.md has the figures). Nothing here touches it; what arrives waits in `_held`, and once that
+  is more than a handshake can need, the transport is paused. If the connection goes away meanwhile, the result is
+  dropped.
+* A client's end offers the session that is kept for its server, and with the first data hands in its own where one is
+  wanted (tls/kept_session.py).
 * In OPEN, one call of `data_received` runs decryption, `inner.data_received` and its `write` in one stack. What
   `inner` writes during the call is joined, so that head and body become one record and one write, and sent when the
   call ends or a record is full. What it writes at other times is sent at once.
@@ -52,13 +56,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, cast
 
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import HandshakeFailure, ProxyError, Side
 from iocproxy.link import Timer
 from iocproxy.message import ClientCertificate, TlsInfo
 from iocproxy.tls.client_certificate import read_client_certificate
 from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.context import UpstreamTls
 from iocproxy.tls.hosts import HostCheck
+from iocproxy.tls.kept_session import KeptSession
 from iocproxy.tls.offload import Turns
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
 from iocproxy.tls.store import CertificateStore, Identity
@@ -67,11 +72,14 @@ from iocproxy.tls.store import CertificateStore, Identity
 _MAX_HELD = 64 * 1024
 
 #: A flight of at least this many bytes holds the certificate of an RSA key, and so its signature was made.
-#: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.)
+#: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.) The same on a client's end:
+#: as much from the server brings a chain to verify.
 _SIGNED_FLIGHT = 512
 
 #: How long (seconds) what a refused client still sends is thrown away, so that it can read why.
 _REFUSING = 2.0
+#: Ends of an upstream's connection by an alert, its own or ours, after which its session is not to be resumed.
+_FATAL = {"tls_protocol_error", "tls_alert_received"}
 
 _PLAIN_HTTP_BODY = b"This port speaks TLS: use https://\n"
 _PLAIN_HTTP_ANSWER = (
@@ -102,6 +110,13 @@ _HALF = _State.HALF
 _NOBODY = asyncio.Protocol()
 
 
+def _holds_chain(data: bytes) -> bool:
+    """Whether a server's bytes are likely to bring its certificates. Not where it resumes a session, which takes some
+    300 bytes. An alert is no such thing, nor is what is no TLS: either is often followed by the end of the connection,
+    and should be understood before that is."""
+    return len(data) >= _SIGNED_FLIGHT and data[0] in {20, 22, 23}  # RFC 8446 section 5.1
+
+
 class TlsLink(asyncio.Protocol):
     """TLS over one connection; see the top of the file. `info` is what the handshake agreed on, None before.
 
@@ -109,7 +124,8 @@ class TlsLink(asyncio.Protocol):
     armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake succeeded or the
     socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if the
     handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop;
-    `turns`, one for each loop, says which those are; a client's end, whose steps are short, needs none.
+    `turns`, one for each loop, says which of a server's end those are. `session` is the session kept for the upstream,
+    to be resumed here if it can be.
     """
 
     __slots__ = (
@@ -125,6 +141,7 @@ class TlsLink(asyncio.Protocol):
         "_inner",
         "_inner_received",
         "_loop",
+        "_offered",
         "_offers_session",
         "_offload",
         "_on_failure",
@@ -135,6 +152,7 @@ class TlsLink(asyncio.Protocol):
         "_reader",
         "_resume_due",
         "_server_name",
+        "_session",
         "_state",
         "_stopped",
         "_tickets_size",
@@ -143,6 +161,7 @@ class TlsLink(asyncio.Protocol):
         "_transport",
         "_transport_paused",
         "_turns",
+        "_verify_cost",
         "_writing_paused",
         "info",
     )
@@ -161,6 +180,7 @@ class TlsLink(asyncio.Protocol):
         turns: Turns | None = None,
         loop: asyncio.AbstractEventLoop,
         on_failure: Callable[[ProxyError], None],
+        session: KeptSession | None = None,
     ) -> None:
         # The connection
         self._inner = inner
@@ -176,12 +196,15 @@ class TlsLink(asyncio.Protocol):
         self._executor = executor
         self._turns = turns
         self._on_failure = on_failure
+        self._session = session
+        self._offered: ssl.SSLSession | None = None  # to be resumed, or kept from this connection
         self._connected = False  # `inner.connection_made` was called
         self._reader: ClientHelloReader | None = None
         self._server_name = ""
         self._identity: Identity | None = None  # server's end: what was chosen by the hello
         self._offers_session = False
         self._offload = False
+        self._verify_cost = 0.0  # of the steps that are still to come
         self._held: list[bytes] = []
         self._held_size = 0
         # Reading
@@ -212,7 +235,9 @@ class TlsLink(asyncio.Protocol):
             return
         self._server_name = self._tls.server_name
         self._state = _State.HANDSHAKE
-        self._pipeline = TlsPipeline(self._tls.context, server_name=self._server_name)
+        if self._session is not None:
+            self._offered = self._session.offer()
+        self._pipeline = TlsPipeline(self._tls.context, server_name=self._server_name, session=self._offered)
         self._step()
 
     def data_received(self, data: bytes) -> None:
@@ -236,7 +261,7 @@ class TlsLink(asyncio.Protocol):
                 self._inner.eof_received()
             return False
         else:
-            self._refuse(self._handshake_error("the connection was closed during the TLS handshake"))
+            self._refuse(self._left("the connection was closed during the TLS handshake"))
         # True keeps the transport open: for what `inner` still has to read when it resumes, or to write if it likes.
         return self._readable
 
@@ -257,8 +282,10 @@ class TlsLink(asyncio.Protocol):
         on_failure, self._on_failure = self._on_failure, _tell_nobody
         error = self._error
         if error is None:
-            error = self._handshake_error("the connection was lost during the TLS handshake")
+            error = self._left("the connection was lost during the TLS handshake")
             error.__cause__ = exc
+        if error.side is Side.UPSTREAM and error.status == 502:  # a wait that was given up proves nothing
+            self._drop_session()
         on_failure(error)
 
     def pause_writing(self) -> None:
@@ -282,7 +309,7 @@ class TlsLink(asyncio.Protocol):
             return
         if self._error is None:
             self._error = self._handshake_error(
-                f"the TLS handshake was not complete within {self._handshake_timeout:g} s", timeout=True
+                f"the TLS handshake was not complete within {self._handshake_timeout:g} s", HandshakeFailure.TIMEOUT
             )
         self._abort()
 
@@ -292,7 +319,7 @@ class TlsLink(asyncio.Protocol):
                 self._hello_received(data)
             case _State.HANDSHAKE:
                 self._pipeline.feed(data)
-                self._step()
+                self._step_on(data)
             case _State.OFFLOADED:
                 self._held.append(data)
                 self._held_size += len(data)
@@ -310,7 +337,7 @@ class TlsLink(asyncio.Protocol):
             hello = reader.feed(data)
         except HelloError as error:
             answer = _PLAIN_HTTP_ANSWER if error.fault is HelloFault.PLAIN_HTTP else error.alert
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), answer)
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), answer)
             return
         if hello is None:
             return
@@ -320,7 +347,7 @@ class TlsLink(asyncio.Protocol):
         try:
             identity = self._identity = store.choose(hello)
         except HelloError as error:
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}"), error.alert)
+            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), error.alert)
             return
         self._offload = not turns.take(identity.step_cost)
         self._pipeline = TlsPipeline(identity.context)
@@ -334,7 +361,7 @@ class TlsLink(asyncio.Protocol):
             try:
                 self._executor.submit(self._step_in_thread, self._pipeline)
             except RuntimeError:  # the executor is shut down
-                self._refuse(self._handshake_error("the proxy is stopping", side=Side.PROXY))
+                self._refuse(self._handshake_error("the proxy is stopping", HandshakeFailure.STOPPED))
             else:
                 self._state = _State.OFFLOADED
             return
@@ -371,22 +398,33 @@ class TlsLink(asyncio.Protocol):
         self._held_size = 0
         if held:
             self._pipeline.feed(held)
-        self._stepped(result, more=bool(held))
+        self._stepped(result, held)
         if self._state is _State.HANDSHAKE:
             self._set_transport_paused(False)
 
-    def _stepped(self, done: bool, *, more: bool = False) -> None:
-        """A step went well; `more` says that bytes have come since it began."""
+    def _stepped(self, done: bool, more: bytes = b"") -> None:
+        """A step went well; `more` is what has come since it began."""
         if done:
             self._opened()
             return
         flight = self._pipeline.take_outgoing()
         if flight:
             self._transport.write(flight)
-            if len(flight) >= _SIGNED_FLIGHT or self._pipeline.object.session_reused:
+            reused = self._pipeline.object.session_reused
+            if len(flight) >= _SIGNED_FLIGHT or reused:
                 self._offload = False  # what is left costs less than handing it over
+                if self._identity is not None and not reused:
+                    self._verify_cost = self._identity.verify_cost  # unless there is a certificate to be looked at
         if more:
-            self._step()
+            self._step_on(more)
+
+    def _step_on(self, data: bytes) -> None:
+        """The next step, for bytes that have come and were fed."""
+        if isinstance(self._tls, UpstreamTls):
+            self._offload = _holds_chain(data)
+        elif self._verify_cost and self._turns is not None:
+            self._offload = not self._turns.take(self._verify_cost)
+        self._step()
 
     def _opened(self) -> None:
         pipeline = self._pipeline
@@ -413,6 +451,8 @@ class TlsLink(asyncio.Protocol):
             self._transport.write(flight)
         if self._timer is not None:
             self._timer.cancel()
+        if self._session is not None and self._session.opened(self._offered, resumed=self.info.resumed):
+            self._inner_received = self._received_first
         self._state = _OPEN
         self._connected = True
         self._inner.connection_made(cast("asyncio.Transport", self))
@@ -436,11 +476,24 @@ class TlsLink(asyncio.Protocol):
         try:
             certificate = read_client_certificate(der)
         except ValueError as error:
-            raise self._handshake_error("TLS handshake failed: the client's certificate cannot be read") from error
+            message = "TLS handshake failed: the client's certificate cannot be read"
+            raise self._handshake_error(message, HandshakeFailure.CERTIFICATE) from error
         # OpenSSL does not look at the dates again when a session is taken up, and each time gives out new tickets.
         if ssl_object.session_reused and certificate.not_after.timestamp() < time.time():
-            raise self._handshake_error("TLS handshake failed: certificate not accepted: certificate has expired")
+            message = "TLS handshake failed: certificate not accepted: certificate has expired"
+            raise self._handshake_error(message, HandshakeFailure.CERTIFICATE)
         return certificate
+
+    def _received_first(self, data: bytes) -> None:
+        """Stands before `inner.data_received` for the first data, behind which the tickets of TLS 1.3 are known."""
+        self._inner_received = self._inner.data_received
+        assert self._session is not None
+        self._offered = self._session.take(self._pipeline.object)
+        self._inner_received(data)
+
+    def _drop_session(self) -> None:
+        if self._session is not None and self._offered is not None:
+            self._session.drop(self._offered)
 
     def _refuse(self, error: ProxyError, answer: bytes = b"", *, linger: bool = False) -> None:
         """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows.
@@ -463,12 +516,19 @@ class TlsLink(asyncio.Protocol):
             return
         self._close_with(error, answer)
 
-    def _handshake_error(self, message: str, *, side: Side | None = None, timeout: bool = False) -> ProxyError:
+    def _left(self, message: str) -> ProxyError:
+        """The other side has gone before the handshake was complete."""
+        silent = self._reader is not None and not self._reader.received
+        return self._handshake_error(message, HandshakeFailure.SILENT if silent else HandshakeFailure.BROKEN_OFF)
+
+    def _handshake_error(self, message: str, failure: HandshakeFailure) -> ProxyError:
+        stopped, timeout = failure is HandshakeFailure.STOPPED, failure is HandshakeFailure.TIMEOUT
         if isinstance(self._tls, CertificateStore):
-            return ProxyError(message, side=side or Side.CLIENT, stage="handshake")
+            side = Side.PROXY if stopped else Side.CLIENT
+            return ProxyError(message, side=side, stage="handshake", handshake=failure)
         return ProxyError(
             message,
-            side=side or Side.UPSTREAM,
+            side=Side.PROXY if stopped else Side.UPSTREAM,
             stage="handshake",
             status=504 if timeout else 502,
             retryable=True,
@@ -658,7 +718,9 @@ class TlsLink(asyncio.Protocol):
             if hasattr(self, "_transport"):
                 self._transport.close()  # it may be lingering
         else:
-            self._refuse(self._handshake_error("closed before the TLS handshake was complete", side=Side.PROXY))
+            self._refuse(
+                self._handshake_error("closed before the TLS handshake was complete", HandshakeFailure.STOPPED)
+            )
 
     def abort(self) -> None:
         """Close at once; what is buffered is lost. The session stays good for another connection."""
@@ -681,6 +743,8 @@ class TlsLink(asyncio.Protocol):
         Never a close_notify: what `inner` has written so far may be half a message, and the FIN that cut us short may
         be an attacker's, who would have us call that half complete.
         """
+        if error.proxy_status in _FATAL:
+            self._drop_session()
         if self._state is _OPEN:
             alert = self._pipeline.take_outgoing()
             if not alert:

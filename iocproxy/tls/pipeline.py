@@ -35,7 +35,8 @@ import enum
 import ssl
 from collections import deque
 
-from iocproxy.errors import ProxyError, Side
+from iocproxy.errors import HandshakeFailure, ProxyError, Side
+from iocproxy.tls.reasons import counted_as, explain, is_alert, reason_of
 
 #: The most plaintext in one record (RFC 8446 section 5.1); also the portion OpenSSL is fed and read by.
 RECORD = 16 * 1024
@@ -80,16 +81,23 @@ class TlsPipeline:
         "server_side",
     )
 
-    def __init__(self, context: ssl.SSLContext, *, server_name: str | None = None) -> None:
-        """A server's end, or with a `server_name` (host name or IP address) a client's end that asks for it.
+    def __init__(
+        self, context: ssl.SSLContext, *, server_name: str | None = None, session: ssl.SSLSession | None = None
+    ) -> None:
+        """A server's end, or with a `server_name` (host name or IP address) a client's end that asks for it, and
+        offers to resume `session`.
 
-        Raises ValueError for a `server_name` that cannot be one.
+        Raises ValueError for a `server_name` that cannot be one, and for a `session` made under another context.
         """
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self.server_side = server_name is None
         self._object = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=self.server_side, server_hostname=server_name
+            self._incoming,
+            self._outgoing,
+            server_side=self.server_side,
+            server_hostname=server_name,
+            session=session,
         )
         self._read = self._object.read
         self._write = self._object.write
@@ -157,8 +165,9 @@ class TlsPipeline:
                 break
             self._barren_octets = 0
             batch.append(plain)
-            room -= len(plain)
-            spare += len(plain)
+            size = len(plain)
+            room -= size
+            spare += size
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
     @property
@@ -245,20 +254,28 @@ class TlsPipeline:
     # --- Translation of errors (the one place)
 
     def _failure(self, error: ssl.SSLError, *, handshake: bool = False) -> ProxyError:
+        failure = HandshakeFailure.CERTIFICATE
         if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             reason, proxy_status = "the client showed no certificate", "tls_certificate_error"
         elif isinstance(error, ssl.SSLCertVerificationError):
             reason = f"certificate not accepted: {error.verify_message}"
             proxy_status = "tls_certificate_error"
         else:
-            reason = (error.reason or str(error)).replace("_", " ").lower()
-            proxy_status = "tls_alert_received" if " alert " in reason else "tls_protocol_error"
+            reason = reason_of(error)
+            proxy_status = "tls_alert_received" if is_alert(reason) else "tls_protocol_error"
+            failure = counted_as(reason)
+        if not self.server_side:
+            reason = explain(error)
         what = "TLS handshake failed" if handshake else "TLS failed"
-        return self._told(f"{what}: {reason}", proxy_status, handshake=handshake)
+        return self._told(f"{what}: {reason}", proxy_status, failure if handshake else None)
 
-    def _told(self, message: str, proxy_status: str = "tls_protocol_error", *, handshake: bool = False) -> ProxyError:
+    def _told(
+        self, message: str, proxy_status: str = "tls_protocol_error", failure: HandshakeFailure | None = None
+    ) -> ProxyError:
+        handshake = failure is not None
         if self.server_side:
-            return ProxyError(message, side=Side.CLIENT, stage="handshake" if handshake else "body")
+            stage = "handshake" if handshake else "body"
+            return ProxyError(message, side=Side.CLIENT, stage=stage, handshake=failure)
         return ProxyError(
             message,
             side=Side.UPSTREAM,

@@ -11,7 +11,7 @@ from iocproxy.tls.client_hello import ClientHello
 from iocproxy.tls.context import server_context
 from iocproxy.tls.hosts import HostCheck
 from iocproxy.tls.key_kinds import can_verify, kind, preference, suites_for_ecdsa
-from iocproxy.tls.offload import step_cost
+from iocproxy.tls.offload import step_cost, verify_cost
 from iocproxy.tls.policy import DEFAULT_POLICY, ServerPolicy
 
 
@@ -23,6 +23,7 @@ class Identity:
     policy: ServerPolicy
     context: ssl.SSLContext
     step_cost: float  #: what its handshakes cost the loop, see `offload.step_cost`
+    verify_cost: float  #: and what a client's certificate adds in a later step, 0 where none is asked for
 
 
 class CertificateStore:
@@ -57,7 +58,11 @@ class CertificateStore:
         self._identities = {
             each: tuple(
                 Identity(
-                    certificate, each, self._context(certificate, each, known), step_cost(certificate.key_type, offload)
+                    certificate,
+                    each,
+                    self._context(certificate, each, known),
+                    step_cost(certificate.key_type, offload),
+                    verify_cost(offload) if each.client_auth is not None else 0,
                 )
                 for certificate in certificates
             )

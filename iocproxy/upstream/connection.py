@@ -58,6 +58,10 @@ class Owner(Protocol):
         """It is closed, or as good as; called once."""
         ...
 
+    def tls_failed(self, error: ProxyError) -> None:
+        """The server ended the TLS of a new connection before it answered anything."""
+        ...
+
 
 class UpstreamConnection(asyncio.Protocol):
     """Implements `ports.Lease`. `link` is there from `connection_made` on."""
@@ -151,7 +155,16 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.drop()
         if self._state is not _CLOSED:
-            self._lost("the server closed the connection" if exc is None else f"the connection broke: {exc}")
+            if exc is None:
+                self._lost("the server closed the connection")
+            elif isinstance(exc, ProxyError) and exc.proxy_status.startswith("tls_"):
+                # In TLS 1.3 a server judges our certificate when the handshake is over on our side
+                # (RFC 8446 section 4.4.2.4), so that its alert comes in place of the first response.
+                if self._state is _HEAD and not self.reused:
+                    self._owner.tls_failed(exc)
+                self._lost(str(exc), exc.proxy_status)
+            else:
+                self._lost(f"the connection broke: {exc}")
         self._forget()
 
     def pause_writing(self) -> None:
@@ -335,7 +348,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # ── endings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, proxy_status: str = "connection_terminated") -> None:
         """The connection ended before the message did, or while idle."""
         if self._state is _IDLE:
             exchange = self._exchange
@@ -354,7 +367,7 @@ class UpstreamConnection(asyncio.Protocol):
                     stage="response",
                     status=502,
                     retryable=not fresh,
-                    proxy_status="connection_terminated",
+                    proxy_status=proxy_status,
                 )
             )
         elif self._state is _TUNNEL:

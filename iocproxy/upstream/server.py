@@ -18,16 +18,16 @@ from iocproxy.net.attach import attach
 from iocproxy.net.connect import open_socket
 from iocproxy.net.connect_errors import is_ours
 from iocproxy.net.deadlines import DeadlineWheel
-from iocproxy.net.lookup import Target
 from iocproxy.net.resolver import Resolver
 from iocproxy.telemetry.counters import Counters
-from iocproxy.tls import TlsLink, UpstreamTls
+from iocproxy.tls import KeptSession, TlsLink, UpstreamTls
 from iocproxy.upstream.connection import UpstreamConnection
 
 #: Exchanges that may wait for one server's connections; more are answered 503 at once.
 MAX_WAITING = 1024
 
-#: Failures for want of files, ports or memory less than this far apart (seconds) are one episode and logged once.
+#: Failures for want of files, ports or memory, or TLS failures of one kind, less than this far apart (seconds) are one
+#: episode and logged once.
 EPISODE = 10.0
 
 
@@ -58,6 +58,7 @@ class UpstreamServer:
         self._max_connections = max_connections
         self._max_idle = max_idle
         self._tls = tls
+        self._session = KeptSession(wheel.time)
         self._limits = limits
         self._parser = ResponseHeadParser(limits)
         self._timeouts = timeouts
@@ -72,6 +73,7 @@ class UpstreamServer:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._last_shortage = float("-inf")
+        self._tls_failures: dict[str, float] = {}  # when each kind was last seen
 
     def __repr__(self) -> str:
         return (
@@ -79,8 +81,12 @@ class UpstreamServer:
         )
 
     def stats(self) -> dict[str, int]:
-        """Connections now: open, of those idle, and requests that wait for one."""
-        return {"open": len(self._open), "idle": len(self._idle), "waiting": len(self._waiting)}
+        """Connections now: open, of those idle, and requests that wait for one. Of an https server, its handshakes."""
+        stats = {"open": len(self._open), "idle": len(self._idle), "waiting": len(self._waiting)}
+        if self._tls is not None:
+            stats["handshakes_full"] = self._session.handshakes_full
+            stats["handshakes_resumed"] = self._session.handshakes_resumed
+        return stats
 
     # ── leasing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,12 +116,16 @@ class UpstreamServer:
                     waiting = "address"
                     targets = await self._resolver.resolve(self._server.host, self._server.port)
                     waiting = ""
-                    return await self._connect(targets)
+                    sock = await open_socket(targets, self.name)
+                    waiting = "handshake" if self._tls is not None else ""
+                    return await self._open_on(sock)
                 finally:
                     self._connecting -= 1
                     self._wake()
         except TimeoutError:
             error = self._too_late(waiting)
+            if waiting == "handshake":
+                self._session.drop_any()
         except socket.gaierror as failure:
             error = self._error(f"the name {self._server.host} was not found: {failure}", "dns_error")
         except ConnectionRefusedError as failure:
@@ -125,6 +135,8 @@ class UpstreamServer:
             error = self._shortage(why) if is_ours(failure) else self._error(why, "destination_unavailable")
         except ProxyError as failure:
             error = failure
+        if waiting == "handshake":
+            self.tls_failed(error)
         if error.side is Side.UPSTREAM:
             self._counters.upstream_connect_failures += 1
         try:
@@ -132,9 +144,8 @@ class UpstreamServer:
         finally:
             del error  # it holds this frame
 
-    async def _connect(self, targets: list[Target]) -> UpstreamConnection:
+    async def _open_on(self, sock: socket.socket) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
-        sock = await open_socket(targets, self.name)
         connection = UpstreamConnection(self, self._limits, self._parser, self._timeouts, self._wheel.timer)
         if self._tls is None:
             await attach(loop, sock, connection)
@@ -162,6 +173,7 @@ class UpstreamServer:
             executor=self._executor,
             loop=loop,
             on_failure=failed,
+            session=self._session,
         )
         await attach(loop, sock, link)
         try:
@@ -176,7 +188,23 @@ class UpstreamServer:
             return self._busy()
         if waiting == "address":
             return self._error(f"looking up {self._server.host} took too long", "dns_timeout", 504)
+        if waiting == "handshake":
+            return self._error(
+                f"the TLS handshake was not complete within the {self._timeouts.connect:g} s of `timeouts.connect`",
+                "connection_timeout",
+                504,
+                stage="handshake",
+            )
         return self._error("connecting took too long", "connection_timeout", 504)
+
+    def tls_failed(self, error: ProxyError) -> None:
+        """Tell the log, once for all the connections that meet with the same kind of failure."""
+        if error.side is not Side.UPSTREAM:
+            return
+        now, kind = self._wheel.time(), error.proxy_status
+        if now - self._tls_failures.get(kind, float("-inf")) > EPISODE:
+            self._log.warning("upstream_tls_failed", server=self.name, error=str(error))
+        self._tls_failures[kind] = now
 
     def _shortage(self, why: str) -> ProxyError:
         """Nothing is left to connect with: no other server can be reached either, and none is to blame."""
@@ -187,9 +215,9 @@ class UpstreamServer:
         self._last_shortage = now
         return own_fault(why, "connect", status=503)
 
-    def _error(self, why: str, proxy_status: str, status: int = 502) -> ProxyError:
+    def _error(self, why: str, proxy_status: str, status: int = 502, *, stage: str = "connect") -> ProxyError:
         return ProxyError(
-            why, side=Side.UPSTREAM, stage="connect", status=status, retryable=True, proxy_status=proxy_status
+            why, side=Side.UPSTREAM, stage=stage, status=status, retryable=True, proxy_status=proxy_status
         )
 
     # ── waiting for a place ──────────────────────────────────────────────────────────────────────────────────────

@@ -586,7 +586,13 @@ def test_a_refused_client_gives_its_place_in_the_limits_back(run: Run) -> None:
     module.seen.append("come in")
     with RawClient(proxy.address) as client:
         assert client.request("GET", "/status/204").status == 204
-    assert proxy.stats()["connections_refused"] == {"rate": 0, "concurrent": 0, "total": 0, "middleware": 3}
+    assert proxy.stats()["connections_refused"] == {
+        "rate": 0,
+        "concurrent": 0,
+        "total": 0,
+        "handshakes": 0,
+        "middleware": 3,
+    }
 
 
 # ── on_complete, on_disconnect ───────────────────────────────────────────────────────────────────────────────────────

@@ -103,6 +103,7 @@ def test_required(site: Start, version: ssl.TLSVersion) -> None:
         "event": "handshake_failed",
         "level": "info",
         "client": "127.0.0.1",
+        "failure": "certificate",
         "reason": "TLS handshake failed: the client showed no certificate",
     }
     with started.visit(started.context(version, started.ali), OPEN) as client:

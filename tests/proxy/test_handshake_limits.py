@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -39,7 +40,9 @@ def an_old_version(proxy: RunningProxy) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version, context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     with connect(proxy) as sock, pytest.raises(ssl.SSLError):
         context.wrap_socket(sock, server_hostname="localhost")
 
@@ -59,7 +62,14 @@ def half_a_hello(proxy: RunningProxy) -> None:
         sock.sendall(b"\x16\x03\x01\x02\x00\x01")
 
 
-WAYS = [garbage, plain_http, distrust, an_old_version, broken_off, half_a_hello]
+WAYS = {
+    garbage: "not_tls",
+    plain_http: "plain_http",
+    distrust: "refused",
+    an_old_version: "unsupported",
+    broken_off: "broken_off",
+    half_a_hello: "broken_off",
+}
 
 
 def failed(count: int) -> Callable[[RunningProxy], bool]:
@@ -82,13 +92,14 @@ def _refusals(proxy: RunningProxy) -> int:
     return refusals
 
 
-@pytest.mark.parametrize("fail", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(("fail", "reason"), WAYS.items(), ids=[way.__name__ for way in WAYS])
 def test_failed_handshakes_count(
     iocproxy: ProxyFactory,
     iocproxy_origin: Origin,
     iocproxy_certificates: Certificates,
     iocproxy_clock: ManualClock,
     fail: Callable[[RunningProxy], None],
+    reason: str,
 ) -> None:
     proxy = iocproxy(upstream=iocproxy_origin, tls=True, clock=iocproxy_clock, limits=LIMITS)
     for number in range(3):
@@ -103,7 +114,14 @@ def test_failed_handshakes_count(
     iocproxy_clock.advance(0.2)
     with RawClient(proxy.tls_address, tls=iocproxy_certificates) as client:
         assert client.request("GET", "/status/204").status == 204
-    assert [event["reason"] for event in proxy.events("connection_refused")] == []  # said at level debug only
+    failures = {why: count for why, count in proxy.stats()["handshake_failures"].items() if count}
+    assert failures == {reason: 3, "silent": 1}  # that of the other client, who only looked in
+    events = proxy.events("handshake_failed")
+    assert [(event["level"], event["client"], event["failure"]) for event in events] == [
+        *[("info", "127.0.0.1", reason)] * 3,
+        ("debug", "127.0.0.2", "silent"),
+    ]
+    assert not any("exception" in event for event in events)
 
 
 def test_what_succeeds_or_says_nothing_does_not_count(
@@ -116,6 +134,7 @@ def test_what_succeeds_or_says_nothing_does_not_count(
         connect(proxy).close()  # a health check, a browser that thought better of it
     proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
     assert not refused(proxy)
+    assert {why: count for why, count in proxy.stats()["handshake_failures"].items() if count} == {"silent": 5}
 
 
 def test_a_client_that_never_finishes_counts(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
@@ -125,6 +144,7 @@ def test_a_client_that_never_finishes_counts(iocproxy: ProxyFactory, iocproxy_or
         assert sock.recv(1) == b""
     proxy.wait_for(failed(1))
     assert refused(proxy)
+    assert proxy.stats()["handshake_failures"]["timeout"] == 1
 
 
 def test_dry_run_only_says_so(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:

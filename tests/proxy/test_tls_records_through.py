@@ -55,9 +55,11 @@ class ByHand:
             while len(wire) >= 5 and len(wire) >= (end := 5 + int.from_bytes(wire[3:5])):
                 self.incoming.write(wire[:end])
                 wire = wire[end:]
-                with contextlib.suppress(ssl.SSLWantReadError):  # a ticket
-                    plain += self.tls.read(65536)
-                    sizes.append(end)
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):  # a ticket, close_notify
+                    data = self.tls.read(65536)
+                    if data:
+                        plain += data
+                        sizes.append(end)
         return plain, sizes
 
     def __enter__(self) -> ByHand:

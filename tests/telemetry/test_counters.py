@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import iocproxy.telemetry
+from iocproxy.errors import HandshakeFailure
 from iocproxy.telemetry import Counters
 
 
@@ -19,13 +20,16 @@ def test_exports() -> None:
 def test_every_counter_is_in_the_snapshot_once() -> None:
     counters = Counters()
     counters.responses = [0, 1001, 1002, 1003, 1004, 1005]
-    names = [name for name in Counters.__slots__ if name not in {"responses", "sessions"}]
+    names = [name for name in Counters.__slots__ if name not in {"handshakes_failed", "responses", "sessions"}]
     for number, name in enumerate(names, start=1):
         assert getattr(counters, name) == 0
         setattr(counters, name, number)
+    counters.handshakes_failed = {failure: 2000 + at for at, failure in enumerate(HandshakeFailure)}
     flat: dict[str, int] = {}
     snapshot = counters.snapshot()
     assert snapshot.pop("responses") == {"1xx": 1001, "2xx": 1002, "3xx": 1003, "4xx": 1004, "5xx": 1005}
+    assert snapshot.pop("handshakes_failed") == sum(counters.handshakes_failed.values())
+    assert snapshot.pop("handshake_failures") == {str(each): n for each, n in counters.handshakes_failed.items()}
     for name, value in snapshot.items():
         if isinstance(value, dict):
             prefix = {"connections_refused": "refused", "dry_run": "dry_run"}[name]

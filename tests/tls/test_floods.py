@@ -163,30 +163,30 @@ async def test_others_have_their_turn(serve, pair, trusting) -> None:
     wire = b"".join(
         b"".join(client.key_update() for _ in range(600)) + client.record(APPLICATION, b"x") for _ in range(64)
     )
-    longest = 0.0
+    most = 0
     done = False
 
     async def look() -> None:
-        nonlocal longest
-        loop = asyncio.get_running_loop()
+        """How much one turn of the loop delivers at most."""
+        nonlocal most
         while not done:
-            before = loop.time()
+            before = len(made.inner.data)
             await asyncio.sleep(0)
-            longest = max(longest, loop.time() - before)
+            most = max(most, len(made.inner.data) - before)
 
     with sock:
         made = await running.links.get()
         await made.inner.connected
-        sending = asyncio.create_task(asyncio.to_thread(sock.sendall, wire))
         looking = asyncio.create_task(look())
+        sending = asyncio.create_task(asyncio.to_thread(sock.sendall, wire))
         await made.inner.received(64)
         done = True
         await looking
         await sending
         assert bytes(made.inner.data) == b"x" * 64
         sock.shutdown(socket.SHUT_RDWR)
-    # 1 MiB of it in one go took 350 ms and more; here as a smoke test, on a machine that may be busy
-    assert longest < 0.3
+    # Two turns of ours may fall into one of its own; a read of the socket brings up to 16.
+    assert most <= 8
 
 
 async def test_answers_that_nobody_reads_do_not_pile_up(serve, pair, trusting, recorder) -> None:

@@ -5,8 +5,8 @@ from math import inf
 
 import pytest
 
-from iocproxy.tls import CertificateStore
-from iocproxy.tls.offload import PER_TURN, Turns, step_cost
+from iocproxy.tls import CertificateStore, ServerPolicy, load_client_auth
+from iocproxy.tls.offload import PER_TURN, Turns, step_cost, verify_cost
 from iocproxy.tls.pipeline import TlsPipeline
 
 
@@ -17,6 +17,11 @@ def test_what_a_step_costs_the_loop() -> None:
     for key in ("ed25519", "rsa-8192"):
         assert step_cost(key, "never") == 0
         assert step_cost(key, "always") == inf
+
+
+def test_what_a_clients_certificate_costs() -> None:
+    assert 0 < verify_cost() <= PER_TURN
+    assert (verify_cost("never"), verify_cost("always")) == (0, inf)
 
 
 async def test_a_turn_has_room_for_so_much() -> None:
@@ -66,3 +71,36 @@ async def test_those_that_come_at_once_are_shared_out(make_link, recorder, pair,
     assert [bool(wire.sent) for wire in wires] == [True] * at_once + [False] * (6 - at_once)
     for wire in wires:
         await wire.answered.wait()
+
+
+@pytest.mark.parametrize(("offload", "at_once"), [("auto", 1), ("always", 0), ("never", 4)])
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+async def test_so_are_those_whose_certificates_come_at_once(
+    make_link, recorder, pair, trusting, ca_file, version, offload, at_once
+):
+    """Four certificates of clients in one turn: each takes longer to look at than the server's takes to sign with."""
+    auth, _ = load_client_auth(ca_file, required=True)
+    store = CertificateStore([pair("localhost")], ServerPolicy(client_auth=auth), offload=offload)
+    turns = Turns(asyncio.get_running_loop())
+    context = trusting(version)
+    own = pair("client")
+    context.load_cert_chain(own.cert, own.key)
+    met = []
+    for _ in range(4):
+        client = TlsPipeline(context, server_name="localhost")
+        made = make_link(recorder(), store, turns=turns)
+        wire = Wire()
+        made.link.connection_made(wire)
+        client.handshake()
+        made.link.data_received(client.take_outgoing())
+        await wire.answered.wait()
+        await asyncio.sleep(0)  # a turn of its own for each hello
+        client.feed(wire.sent)
+        client.handshake()
+        met.append((made, client))
+    for made, client in met:
+        made.link.data_received(client.take_outgoing())
+    assert [made.inner.connected.done() for made, _ in met] == [True] * at_once + [False] * (4 - at_once)
+    for made, _ in met:
+        await made.inner.connected
+        assert made.link.info.certificate is not None

@@ -174,7 +174,7 @@ async def test_a_client_with_other_protocols_only_is_told_so(serve, pair, trusti
     running = await serve(CertificateStore([pair("localhost")]))
     context = trusting()
     context.set_alpn_protocols(["h2", "acme-tls/1"])
-    with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+    with pytest.raises(ssl.SSLError):  # not every OpenSSL has a name for it
         await agreed(running, context)
     made = await running.links.get()
     error = await made.failed

@@ -38,6 +38,7 @@ class RawTls13:
                     sock.sendall(outgoing.read())
                     incoming.write(sock.recv(65536))
             sock.sendall(outgoing.read())
+            context.keylog_filename = None  # closes the file, which Windows would not remove otherwise
             lines = [line.split() for line in log.read_text("ascii").splitlines()]
         (secret,) = (words[2] for words in lines if words[0] == "CLIENT_TRAFFIC_SECRET_0")
         cipher = client.cipher()[0]

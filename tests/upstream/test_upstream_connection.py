@@ -26,6 +26,9 @@ class Pool:
     def forget(self, connection: UpstreamConnection) -> None:
         self.calls.append("forgotten")
 
+    def tls_failed(self, error: ProxyError) -> None:
+        self.calls.append(f"TLS failed: {error}")
+
 
 class Wire:
     """A link that takes everything."""
