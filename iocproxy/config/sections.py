@@ -65,6 +65,17 @@ class ServerSettings(Section):
         description="How long requests in flight may take to end when the proxy stops; then they are cut off.",
         examples=["30s"],
     )
+    certificate_check: Annotated[float | None, shapes.duration("50ms", "1h").or_off()] = Field(
+        30.0,
+        description="How often the files of certificates, client authorities and revocation lists are looked at. New "
+        "connections get what is new; what cannot be used is logged, and the old stays in use.",
+        examples=["30s"],
+    )
+    certificate_warning: Annotated[float | None, shapes.duration("1h", "365d").or_off()] = Field(
+        14 * 86_400.0,
+        description="How long before a certificate expires the log warns of it, once a day.",
+        examples=["14d"],
+    )
     trusted_proxies: Items[IpNetwork] = Field(
         (),
         description="Networks of proxies in front of this one, whose X-Forwarded-* and Forwarded fields are believed. "

@@ -123,7 +123,9 @@ def read_duration(value: Any) -> float:
 
 
 def show_duration(seconds: float) -> str:
-    """The shortest usual spelling: "500ms", "75s", "10m", "24h"."""
+    """The shortest usual spelling: "500ms", "75s", "10m", "24h", "14d"."""
+    if seconds >= 172_800 and seconds % 86_400 == 0:
+        return f"{int(seconds // 86_400)}d"
     if seconds >= 3600 and seconds % 3600 == 0:
         return f"{int(seconds // 3600)}h"
     if seconds >= 120 and seconds % 60 == 0:

@@ -11,26 +11,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from iocproxy.config import Config, Logging, Parts, Tls, Upstream
+from iocproxy.config import Config, Logging, Parts, Upstream
 from iocproxy.config.faults import in_order
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
+from iocproxy.server.certificates import Loaded, load_listener
 from iocproxy.server.pages import load_pages
-from iocproxy.server.policies import Policies, load_policies
+from iocproxy.server.policies import load_policies
 from iocproxy.server.upstream_tls import load_upstream_tls
-from iocproxy.tls import CertificateStore, UpstreamTls, check_ciphers, load_certificate
+from iocproxy.tls import UpstreamTls, check_ciphers, load_certificate
 
 
 @dataclass(slots=True)
 class Material:
-    """`stores` has one entry for each listener, None where it speaks plain HTTP; `upstream_tls` is by upstream and
+    """`listeners` has one entry for each listener, None where it speaks plain HTTP; `upstream_tls` is by upstream and
     host, for the https servers; `pages` are by status or class, and `route_pages` has one such table for each of the
     effective routes; `warnings` are for the log: (key path, text)."""
 
     pages: dict[str, Page] = field(default_factory=dict)
     route_pages: list[dict[str, Page]] = field(default_factory=list)
-    stores: list[CertificateStore | None] = field(default_factory=list)
+    listeners: list[Loaded | None] = field(default_factory=list)
     upstream_tls: dict[tuple[str, str], UpstreamTls] = field(default_factory=dict)
     middlewares: list[object] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
@@ -48,11 +49,12 @@ def load_material(config: Config) -> Material:
         material.route_pages.append(load_pages(route.errors, f"routes[{index}].errors", faults))
     for index, listener in enumerate(config.listeners):
         try:
-            store = _store(listener.tls, f"listeners[{index}].tls", material) if listener.tls is not None else None
+            loaded = load_listener(listener.tls, f"listeners[{index}].tls") if listener.tls is not None else None
         except ConfigError as error:
             faults.extend(error.faults)
         else:
-            material.stores.append(store)
+            material.listeners.append(loaded)
+            material.warnings.extend(loaded.warnings if loaded is not None else ())
     for name, upstream in config.upstreams.items():
         try:
             _upstream(name, upstream, material, f"upstreams.{name}")
@@ -85,32 +87,6 @@ def faults_of(parts: Parts) -> list[Fault]:
         except ConfigError as error:
             faults.extend(error.faults)
     return [*faults, *_access_file(parts.logging)]
-
-
-def _store(tls: Tls, path: str, material: Material) -> CertificateStore:
-    certificates = []
-    faults: list[Fault] = []
-    policies: Policies | None = None
-    try:
-        policies = load_policies(tls, path)
-    except ConfigError as error:
-        faults.extend(error.faults)
-    for index, entry in enumerate(tls.certificates):
-        place = f"{path}.certificates[{index}]"
-        try:
-            certificate = load_certificate(entry.cert, entry.key, entry.password, path=place)
-        except ConfigError as error:
-            faults.extend(error.faults)
-        else:
-            certificates.append(certificate)
-            material.warnings.extend((place, warning) for warning in certificate.warnings)
-    if faults or policies is None:
-        raise ConfigError(faults)
-    if tls.ciphers is not None:
-        place = f"{path}.ciphers"
-        material.warnings.extend((place, text) for text in check_ciphers(tls.ciphers, certificates, path=place))
-    material.warnings.extend(policies.warnings)
-    return CertificateStore(certificates, policies.default, policies.hosts, offload=tls.offload)
 
 
 def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,20 +13,24 @@ from iocproxy.tls import CIPHERS, ClientAuth, ServerPolicy, load_client_auth
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """`hosts` as `tls.CertificateStore` takes them; `warnings` as (key path, text)."""
+    """`hosts` as `tls.CertificateStore` takes them; `warnings` as (key path, text). `loaded` is what each pair of files
+    (authorities, revocation lists) held, `faults` what was wrong with those that are as they were before."""
 
     default: ServerPolicy
     hosts: dict[str, ServerPolicy]
     warnings: list[tuple[str, str]]
+    loaded: dict[tuple[Path, Path | None], ClientAuth]
+    faults: list[Fault]
 
 
-def load_policies(tls: Tls, path: str) -> Policies:
+def load_policies(tls: Tls, path: str, before: Policies | None = None) -> Policies:
     """Read what `tls`, which stands at the key path `path`, names, and make policies of it.
 
     May be called again when the files have changed: what they hold now is part of the policies, so that those whose
-    files held something else are no longer equal. Blocking: reads the files. Raises ConfigError with every fault.
+    files held something else are no longer equal. Blocking: reads the files. Raises ConfigError with every fault; but
+    where `before` is given, what these files held then stays in force, and the faults are told.
     """
-    reader = _Reader()
+    reader = _Reader({} if before is None else before.loaded)
     base = ServerPolicy(
         min_version=tls.min_version,
         ciphers=tls.ciphers or CIPHERS,
@@ -40,9 +45,9 @@ def load_policies(tls: Tls, path: str) -> Policies:
     for index, entry in enumerate(tls.hosts):
         policy = _of_hosts(tls, entry, base, reader, path, f"{path}.hosts[{index}]")
         hosts.update(dict.fromkeys(entry.names, policy))
-    if reader.faults:
+    if reader.faults and before is None:
         raise ConfigError(reader.faults)
-    return Policies(default, hosts, reader.warnings)
+    return Policies(default, hosts, reader.warnings, reader.loaded, reader.faults)
 
 
 def _of_hosts(tls: Tls, entry: TlsHosts, base: ServerPolicy, reader: _Reader, path: str, own: str) -> ServerPolicy:
@@ -60,10 +65,15 @@ def _of_hosts(tls: Tls, entry: TlsHosts, base: ServerPolicy, reader: _Reader, pa
 class _Reader:
     """Reads each pair of files once, however many hosts go by it, and gathers what is to be said about them."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Mapping[tuple[Path, Path | None], ClientAuth]) -> None:
         self.faults: list[Fault] = []
         self.warnings: list[tuple[str, str]] = []
+        self._before = before
         self._known: dict[tuple[Path, Path | None], ClientAuth | None] = {}
+
+    @property
+    def loaded(self) -> dict[tuple[Path, Path | None], ClientAuth]:
+        return {pair: auth for pair, auth in self._known.items() if auth is not None}
 
     def client_auth(self, auth: str, ca: tuple[Path | None, str], crl: tuple[Path | None, str]) -> ClientAuth | None:
         """`ca` and `crl` come with the key paths of their tables. None where nothing is asked, or has faults."""
@@ -77,7 +87,7 @@ class _Reader:
                 )
                 self.warnings.extend(warnings)
             except ConfigError as error:
-                self._known[pair] = None
+                self._known[pair] = self._before.get(pair)
                 self.faults.extend(fault for fault in error.faults if fault not in self.faults)
         known = self._known[pair]
         return None if known is None else replace(known, required=auth == "required")

@@ -38,12 +38,12 @@ from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
 from iocproxy.server.admission import Admission
 from iocproxy.server.assembly import Assembly, Surroundings, assemble
+from iocproxy.server.certificates import Certificates, Serving
 from iocproxy.server.conduct import Conduct
 from iocproxy.server.material import Material, access_file_fault, load_material
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
 from iocproxy.telemetry.sessions import SessionCounters
-from iocproxy.tls import CertificateStore
 
 
 class Phase(enum.Enum):
@@ -85,7 +85,7 @@ class Proxy:
         self._counters = Counters()
         self._addresses: tuple[Address, ...] = ()
         self._listeners: list[Listener] = []
-        self._stores: dict[str, CertificateStore] = {}  # by listener, of those with TLS
+        self._certificates: Certificates | None = None
         self._material: Material | None = None
         self._assembly: Assembly | None = None
         self._around: Surroundings | None = None
@@ -107,9 +107,8 @@ class Proxy:
         """What the proxy has done since its start, as plain data; docs/logging.md explains each key."""
         stats: dict[str, Any] = dict(self._counters.snapshot())
         stats["accept_errors"] = sum(listener.lost + listener.paused for listener in self._listeners)
-        stats["sessions"] = {
-            name: self._counters.sessions[name].snapshot(store.session_stats()) for name, store in self._stores.items()
-        }
+        stats["sessions"] = self._certificates.session_stats() if self._certificates is not None else {}
+        stats["certificates"] = self._certificates.stats() if self._certificates is not None else {}
         if self._assembly is not None:
             stats["upstreams"] = {
                 name: {server.name: server.stats() for server in group.servers}
@@ -125,6 +124,22 @@ class Proxy:
         """
         if self._around is not None and self._around.access is not None:
             self._around.access.reopen()
+
+    async def renew_certificates(self) -> list[Fault]:
+        """Read the certificates, client authorities and revocation lists of all listeners again, changed or not.
+
+        New connections get what is new; open ones keep what they have, and sessions go on wherever neither certificate
+        nor policy has changed. What cannot be used is logged and returned, and the old stays in use in its place. So it
+        goes by itself every `server.certificate_check`. Raises RuntimeError when the proxy is not running.
+        """
+        if self._phase is not Phase.RUNNING or self._certificates is None or self._around is None:
+            raise RuntimeError(f"only a running proxy renews certificates, and this one is {self._phase.value}")
+        # A task of the proxy's own: it is not half done when whoever waits for it is cancelled.
+        task = self._around.tasks.spawn(self._certificates.renew(), name="renewal")
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise RuntimeError("the proxy was stopped meanwhile")
+        return [self.config.placed(fault) for fault in task.result()]
 
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,6 +187,12 @@ class Proxy:
                 sock.close()
             raise ConfigError(faults)
         assembly = self._assembly = assemble(config, material, around)
+        self._certificates = Certificates(
+            executor=executor,
+            log=self._log,
+            check=config.server.certificate_check,
+            warn=config.server.certificate_warning,
+        )
         around.wheel.start()
         for index, sock in enumerate(sockets):
             self._listen(sock, index, material, assembly)
@@ -180,6 +201,7 @@ class Proxy:
             self._log.warning("configuration", key=path, warning=text)
         for listener in self._listeners:
             listener.start()
+        around.tasks.spawn(self._certificates.watch(), name="certificates")
         for listener, settings in zip(self._listeners, config.listeners, strict=True):
             scheme = "http" if settings.tls is None else "https"
             self._log.info("listening", address=str(listener.address), url=f"{scheme}://{listener.address}")
@@ -197,18 +219,21 @@ class Proxy:
 
     def _listen(self, sock: socket.socket, index: int, material: Material, assembly: Assembly) -> None:
         assert self._around is not None
+        assert self._certificates is not None
         name = str(Address.of(sock.getsockname()))
-        store = material.stores[index]
-        if store is not None:
-            self._stores[name] = store
-            self._counters.sessions[name] = SessionCounters()
+        loaded, tls = material.listeners[index], self.config.listeners[index].tls
+        serving = None
+        if loaded is not None and tls is not None:
+            counters = self._counters.sessions[name] = SessionCounters()
+            serving = Serving(name, tls, f"listeners[{index}].tls", loaded, counters)
+            self._certificates.add(serving)
         assembly.admission.conducts[name] = Conduct.of(self.config.listeners[index], assembly.service)
-        admit = functools.partial(self._admit, assembly, name, store)
+        admit = functools.partial(self._admit, assembly, name, serving)
         self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
 
     @staticmethod
-    def _admit(assembly: Assembly, name: str, store: Any, sock: socket.socket, address: Address) -> None:
-        assembly.admission.admit(sock, address, name, store)
+    def _admit(assembly: Assembly, name: str, serving: Serving | None, sock: socket.socket, address: Address) -> None:
+        assembly.admission.admit(sock, address, name, None if serving is None else serving.store)
 
     def _access_log(self) -> AccessLog | None:
         settings = self.config.logging

@@ -28,6 +28,7 @@ import structlog
 
 from iocproxy.clock import Clock, monotonic
 from iocproxy.config import Config
+from iocproxy.errors import Fault
 from iocproxy.message import Record
 from iocproxy.server import Proxy
 from iocproxy.testing.patience import PATIENCE, Deadline
@@ -127,6 +128,12 @@ class RunningProxy:
         answer: concurrent.futures.Future[dict[str, Any]] = concurrent.futures.Future()
         loop.call_soon_threadsafe(lambda: answer.set_result(proxy.stats()))
         return answer.result(PATIENCE)
+
+    def renew_certificates(self) -> list[Fault]:
+        """`Proxy.renew_certificates()`, on the proxy's loop."""
+        loop, proxy = self._loop, self._proxy
+        assert loop is not None and proxy is not None, "start comes first"  # noqa: PT018
+        return asyncio.run_coroutine_threadsafe(proxy.renew_certificates(), loop).result(PATIENCE)
 
     def wait_for(self, predicate: Callable[[RunningProxy], T], timeout: float = PATIENCE) -> T:
         """Until `predicate(proxy)` is true; returns what it returned. Blocks the calling thread.

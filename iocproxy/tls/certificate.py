@@ -8,8 +8,10 @@ it would ask on the terminal.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import ssl
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from iocproxy.errors import ConfigError, Fault
+from iocproxy.tls.chain import about_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Certificate:
     """A certificate chain and its key that belong together and that OpenSSL accepts.
 
     `names` are the DNS names (lower case, wildcards as written) and IP addresses of subjectAltName; the common name
-    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless.
+    is not consulted (RFC 9110 section 4.3.4). `warnings` are phrases about what is served nevertheless. `octets` are
+    what the two files held, and `digest` is of both.
     """
 
     cert: Path
@@ -37,15 +41,41 @@ class Certificate:
     not_before: datetime.datetime
     not_after: datetime.datetime
     warnings: tuple[str, ...]
+    octets: tuple[bytes, bytes]
+    digest: bytes
 
     @property
     def is_rsa(self) -> bool:
         return self.key_type.startswith("rsa")
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Give a new context this certificate. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does."""
+        """Give a new context this certificate, whatever the files hold by now.
+
+        Blocking. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does, and where the files change just now.
+        """
         # A callable even without a password: OpenSSL must never ask on the terminal.
-        context.load_cert_chain(self.cert, self.key, password=lambda: self.password or "")
+        password = lambda: self.password or ""  # noqa: E731
+        if self._is_in_its_files():
+            context.load_cert_chain(self.cert, self.key, password=password)
+            if not self._is_in_its_files():
+                raise OSError(None, f"{self.cert} or {self.key} changed while they were read")
+        else:
+            # The new files are no good, and the old certificate comes under a new policy. OpenSSL reads files only.
+            with tempfile.TemporaryDirectory(prefix="iocproxy-") as directory:
+                cert, key = Path(directory, "cert.pem"), Path(directory, "key.pem")
+                for file, octets in zip((cert, key), self.octets, strict=True):
+                    file.write_bytes(octets)
+                context.load_cert_chain(cert, key, password=password)
+
+    def _is_in_its_files(self) -> bool:
+        try:
+            return (self.cert.read_bytes(), self.key.read_bytes()) == self.octets
+        except OSError:
+            return False
+
+    def days_left(self, now: datetime.datetime) -> float:
+        """Until it expires; negative when it has."""
+        return (self.not_after - now) / datetime.timedelta(days=1)
 
     def __repr__(self) -> str:
         return f"<Certificate {self.cert} {self.key_type} for {', '.join(self.names) or 'no name'}>"
@@ -69,11 +99,13 @@ def load_certificate(
     """
     cert, key = Path(cert), Path(key)
     faults: list[Fault] = []
-    chain = _read_chain(cert, f"{path}.cert" if path else "cert", faults)
-    private = _read_key(key, password, f"{path}.key" if path else "key", faults)
+    cert_path, key_path = (f"{path}.cert", f"{path}.key") if path else ("cert", "key")
+    cert_octets, key_octets = _read(cert, cert_path, faults), _read(key, key_path, faults)
+    chain = _chain(cert_octets, cert, cert_path, faults)
+    private = _private(key_octets, key, password, key_path, faults)
     if chain and private:
         _check_pair(chain, private, cert, key, path, faults)
-    if faults or not chain or private is None:
+    if faults or not chain or private is None or cert_octets is None or key_octets is None:
         raise ConfigError(faults)
 
     leaf = chain[0]
@@ -85,15 +117,27 @@ def load_certificate(
         key_type=_key_type(private),
         not_before=leaf.not_valid_before_utc,
         not_after=leaf.not_valid_after_utc,
-        warnings=tuple(_warnings(leaf, cert, now or datetime.datetime.now(datetime.UTC), for_client=for_client)),
+        warnings=(),
+        octets=(cert_octets, key_octets),
+        digest=digest(cert_octets, key_octets),
     )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        certificate.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        certificate.load_into(context)
     except OSError as error:  # ssl.SSLError included: what OpenSSL's security level refuses, for example
         reason = getattr(error, "reason", None) or error.strerror or str(error)
         found = f"{cert} with {key} is refused by OpenSSL ({reason})"
         raise ConfigError([Fault(path, found, "a certificate and key that OpenSSL accepts")]) from error
-    return certificate
+    now = now or datetime.datetime.now(datetime.UTC)
+    warnings = _warnings(leaf, cert, now, for_client=for_client)
+    # Whom servers trust to issue certificates for clients has nothing to do with this system's authorities.
+    warnings += about_chain(chain, cert, None if for_client else context, now)
+    return replace(certificate, warnings=tuple(warnings))
+
+
+def digest(cert: bytes, key: bytes) -> bytes:
+    """Tells certificates apart whose files are the same and held something else."""
+    return hashlib.sha256(b"%d %b%b" % (len(cert), cert, key)).digest()
 
 
 def _read(file: Path, path: str, faults: list[Fault]) -> bytes | None:
@@ -104,8 +148,7 @@ def _read(file: Path, path: str, faults: list[Fault]) -> bytes | None:
         return None
 
 
-def _read_chain(file: Path, path: str, faults: list[Fault]) -> list[x509.Certificate]:
-    data = _read(file, path, faults)
+def _chain(data: bytes | None, file: Path, path: str, faults: list[Fault]) -> list[x509.Certificate]:
     if data is None:
         return []
     try:
@@ -118,8 +161,9 @@ def _read_chain(file: Path, path: str, faults: list[Fault]) -> list[x509.Certifi
         return []
 
 
-def _read_key(file: Path, password: str | None, path: str, faults: list[Fault]) -> PrivateKeyTypes | None:
-    data = _read(file, path, faults)
+def _private(
+    data: bytes | None, file: Path, password: str | None, path: str, faults: list[Fault]
+) -> PrivateKeyTypes | None:
     if data is None:
         return None
     encrypted = b"ENCRYPTED" in data
@@ -151,9 +195,13 @@ def _check_pair(
         faults.append(Fault(path, f"{key} holds a {kind} key", "an RSA, ECDSA, Ed25519 or Ed448 key"))
         return
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if chain[0].public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+    wanted = private.public_key().public_bytes(*form)
+    if chain[0].public_key().public_bytes(*form) != wanted:
         found = f"{key} is not the key of the first certificate in {cert}"
-        faults.append(Fault(path, found, "a certificate and key that belong together"))
+        for number, other in enumerate(chain[1:], 2):
+            if other.public_key().public_bytes(*form) == wanted:
+                found += f" but of number {number}"
+        faults.append(Fault(path, found, "a certificate and key that belong together, the server's own first"))
 
 
 def _key_type(private: PrivateKeyTypes) -> str:

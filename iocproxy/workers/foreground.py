@@ -4,12 +4,15 @@
         │                                            └───────2nd signal: cut off──────────► stopped: 0
         └─ any signal: given up, nothing was in flight ───────────────────────────────────► stopped: 0
 
+SIGHUP renews the certificates, unless it means that the terminal has gone away that this was started on: that stops it.
 A failure in any state is logged and gives 1. A configuration that cannot be used is the caller's to tell.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +21,7 @@ from typing import Any
 from iocproxy.config.values import show_duration
 from iocproxy.errors import ConfigError
 from iocproxy.net.sockets import raise_file_limit
+from iocproxy.net.tasks import Tasks
 from iocproxy.server import Proxy
 from iocproxy.telemetry import Logger
 from iocproxy.workers.collector import settled_heap
@@ -54,13 +58,18 @@ class _Foreground:
         self._serving: Proxy | None = None
         self._asked = asyncio.Event()
         self._asked_again = asyncio.Event()
+        self._tasks = Tasks(log)
+        self._terminals = _terminals()
 
     async def run(self, opening: Opening) -> int:
         asyncio.get_running_loop().set_exception_handler(self._unhandled)
-        with signals(stop=self._on_signal, reopen=self._on_reopen):
+        with signals(stop=self._on_signal, reopen=self._on_reopen, renew=self._on_renew):
             try:
                 async with opening() as proxy:
-                    await self._run(proxy)
+                    try:
+                        await self._run(proxy)
+                    finally:
+                        await self._tasks.close()
             except ConfigError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it was, it is logged and becomes the exit code
@@ -127,6 +136,24 @@ class _Foreground:
         if self._serving is not None:
             self._serving.reopen_access_log()
 
+    def _on_renew(self, name: str) -> None:
+        if self._terminals - _terminals():
+            # Whoever closes a terminal's window means to end what runs there.
+            self._on_signal(name)
+            return
+        self._log.info("renewing", signal=name)
+        if self._serving is not None:
+            self._tasks.spawn(self._renew(self._serving), name="renewal")
+
+    async def _renew(self, proxy: Proxy) -> None:
+        with contextlib.suppress(RuntimeError):  # it is stopping
+            await proxy.renew_certificates()
+
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio has nobody to give to: for the log, like everything else."""
         self._log.error("unhandled", message=context.get("message", ""), exc_info=context.get("exception"))
+
+
+def _terminals() -> set[int]:
+    """The standard streams that are a terminal which is still there; a descriptor of one that was hung up says no."""
+    return {number for number in (0, 1, 2) if os.isatty(number)}

@@ -10,28 +10,38 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
-#: Ctrl+C; what service managers send; on Windows also Ctrl+Break. SIGHUP keeps its default.
+#: Ctrl+C; what service managers send; on Windows also Ctrl+Break.
 STOPPING: tuple[signal.Signals, ...]
 #: What asks for new log files after the old ones were renamed; nginx' choice. Windows has nothing of the kind.
 REOPENING: tuple[signal.Signals, ...]
+#: What asks for the certificates to be read again. It is also what a terminal says when it goes away.
+RENEWING: tuple[signal.Signals, ...]
 if sys.platform == "win32":
     STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGBREAK)
     REOPENING = ()
+    RENEWING = ()
 else:
     STOPPING = (signal.SIGINT, signal.SIGTERM)
     REOPENING = (signal.SIGUSR1,)
+    RENEWING = (signal.SIGHUP,)
 
 
 @contextmanager
-def signals(*, stop: Callable[[str], None], reopen: Callable[[str], None]) -> Iterator[None]:
-    """Within it, each of `STOPPING` calls `stop` with its name and each of `REOPENING` calls `reopen`, on the running
-    loop, between two callbacks.
+def signals(
+    *, stop: Callable[[str], None], reopen: Callable[[str], None], renew: Callable[[str], None]
+) -> Iterator[None]:
+    """Within it, each of `STOPPING` calls `stop` with its name, each of `REOPENING` calls `reopen` and each of
+    `RENEWING` calls `renew`, on the running loop, between two callbacks.
 
     For the main thread only, where Python handles signals; elsewhere ValueError or RuntimeError. On leaving, the
     handlers are those from before.
     """
     loop = asyncio.get_running_loop()
-    calls = {**dict.fromkeys(STOPPING, stop), **dict.fromkeys(REOPENING, reopen)}
+    calls = {
+        **dict.fromkeys(STOPPING, stop),
+        **dict.fromkeys(REOPENING, reopen),
+        **dict.fromkeys(RENEWING, renew),
+    }
     before = {number: signal.getsignal(number) for number in calls}
     _prepare()
     for number, call in calls.items():

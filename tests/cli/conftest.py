@@ -22,10 +22,10 @@ CONSOLE = Path(__file__).with_name("console.py")
 class Command:
     """``python -m iocproxy …`` as a child; `lines` grows while it runs."""
 
-    def __init__(self, arguments, cwd, environ, *, interruptible=False, read_until=None, hold_after=None):
+    def __init__(self, arguments, cwd, environ, *, interruptible=False, read_until=None, hold_after=None, stdin=None):
         """`interruptible`: `interrupt` may be called, which on Windows takes a console for it alone. `read_until`: its
         output is closed after a line with this text, as ``head`` would. `hold_after`: its output is not read any
-        further after a line with this text, until `read_on`."""
+        further after a line with this text, until `read_on`. `stdin` is a descriptor in place of nothing."""
         self.lines = []
         self._last = read_until
         self._hold_after = hold_after
@@ -39,7 +39,7 @@ class Command:
                 *(sys.executable, "-W", "always::ResourceWarning", "-m", "iocproxy"),
                 *map(str, arguments),
             ],
-            stdin=subprocess.PIPE if self._console else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self._console else subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
@@ -145,7 +145,7 @@ def start_command(environ):
     """Call it with arguments and a directory to start iocproxy there; every one is ended with the module."""
     started = []
 
-    def start(arguments, directory, *, interruptible=False, read_until=None, hold_after=None, **variables):
+    def start(arguments, directory, *, interruptible=False, read_until=None, hold_after=None, stdin=None, **variables):
         child = Command(
             arguments,
             directory,
@@ -153,6 +153,7 @@ def start_command(environ):
             interruptible=interruptible,
             read_until=read_until,
             hold_after=hold_after,
+            stdin=stdin,
         )
         started.append(child)
         return child

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
@@ -170,6 +171,64 @@ def test_the_signal_to_rotate_does_no_harm_where_there_is_no_file(command, iocpr
         proxy.wait_for("signal=SIGUSR1")
         assert client.request("GET", "/").status == 200
     proxy.wait_for("200 GET")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_a_signal_renews_the_certificates(command, config_file, iocproxy_origin, iocproxy_certificates, tmp_path):
+    cert, key = tmp_path / "site.pem", tmp_path / "site.key"
+
+    def put(pair):
+        cert.write_bytes(pair.cert.read_bytes())
+        key.write_bytes(pair.key.read_bytes())
+
+    def serial():
+        with RawClient(proxy.address(), tls=iocproxy_certificates) as client:
+            return client.tls.getpeercert()["serialNumber"]
+
+    put(iocproxy_certificates.issue("localhost"))
+    text = f"""
+        server.certificate_check = false
+        [[listeners]]
+        bind = "127.0.0.1:0"
+        tls.certificates = [{{ cert = "site.pem", key = "site.key" }}]
+        [upstreams.app]
+        servers = ["{iocproxy_origin.url}"]
+    """
+    proxy = command("serve", "--config", config_file(text))
+    before = serial()
+    put(iocproxy_certificates.issue("localhost"))
+    with RawClient(proxy.address(), tls=iocproxy_certificates) as client:
+        assert client.request("GET", "/").status == 200
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for(r"certificate_renewed .*site\.pem")
+        assert client.request("GET", "/").status == 200
+    assert serial() != before
+    cert.write_text("broken")
+    proxy.signal(signal.SIGHUP)
+    proxy.wait_for(r"certificate_not_renewed .*site\.pem holds no PEM certificate")
+    proxy.signal(signal.SIGTERM)
+    code, said, wrong = proxy.finish()
+    assert (code, wrong) == (0, "")
+    assert said.count("renewing ") == 2
+    assert said.count("signal=SIGHUP") == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
+def test_the_end_of_its_terminal_ends_it(command, iocproxy_origin):
+    """Closing the window sends the same signal as whoever wants the certificates renewed."""
+    ours, theirs = os.openpty()
+    try:
+        proxy = command("serve", "--listen", "127.0.0.1:0", "--upstream", iocproxy_origin.url, stdin=theirs)
+        proxy.address()
+        proxy.signal(signal.SIGHUP)
+        proxy.wait_for("renewing .*signal=SIGHUP")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    proxy.signal(signal.SIGHUP)
+    code, said, wrong = proxy.finish()
+    assert (code, wrong) == (0, "")
+    assert said.count("renewing") == 1
 
 
 # -- what is refused

@@ -77,7 +77,8 @@ access_file = "access.log"
         "  requests     300 requests in any 10s a client (dry run: only counted)\n",
         "  exempt       127.0.0.0/8\n",
         f"  json, info  a line for every request, in {file.parent / 'access.log'}\n",
-        "  upstreams.spare.verify  certificates are not checked: whoever sits between here and https://127.0.0.1:5 ",
+        f"  listeners[1].tls.certificates[0]  {pair.cert} holds no certificate of its issuer, ",
+        "  upstreams.spare.verify            certificates are not checked: whoever sits between here and ",
     ):
         assert line in said
     assert not (file.parent / "access.log").exists()

@@ -66,6 +66,19 @@ BAD: dict[str, tuple[str, list[str]]] = {
             "13: listeners[3].https_redirect: `https_redirect` beside `tls`; only plain HTTP is sent on",
         ],
     ),
+    "renewal of certificates": (
+        LEAST + "[server]\ncertificate_check = '10ms'\ncertificate_warning = 14\n",
+        [
+            (
+                '4: server.certificate_check: "10ms"; must be a duration from 50ms to 1h, such as "5s", or a number of '
+                "seconds, or false for none"
+            ),
+            (
+                '5: server.certificate_warning: 14; must be a duration from 1h to 365d, such as "5s", or a number of '
+                "seconds, or false for none"
+            ),
+        ],
+    ),
     "the policy of a TLS listener": (
         UPSTREAMS + "[[listeners]]\nbind = '0.0.0.0:443'\n[listeners.tls]\n"
         "certificates = [{ cert = 'a', key = 'b' }]\nmin_version = '1.3'\nciphers = 'ECDHE+AESGCM'\n"

@@ -107,6 +107,8 @@ def test_whole_durations_are_exact(count: int, unit: str) -> None:
         (75, "75s"),
         (600, "10m"),
         (86_400, "24h"),
+        (90_000, "25h"),
+        (14 * 86_400, "14d"),
         (0.0005, "0.0005s"),
     ],
 )

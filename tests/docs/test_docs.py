@@ -14,7 +14,6 @@ import ast
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -29,7 +28,7 @@ from iocproxy.cli.app import app
 from iocproxy.cli.check import check
 from iocproxy.config import Config, Timeouts, parse_config
 from iocproxy.errors import ConfigError
-from iocproxy.testing import Certificates
+from iocproxy.tls import self_signed
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -332,9 +331,10 @@ def test_events_that_are_named_exist() -> None:
 # ── the tutorial ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_tutorial_s_check_says_what_it_says_there(iocproxy_certificates: Certificates, tmp_path: Path) -> None:
-    shutil.copy(iocproxy_certificates.cert, tmp_path / "site.pem")
-    shutil.copy(iocproxy_certificates.key, tmp_path / "site.key")
+def test_the_tutorial_s_check_says_what_it_says_there(tmp_path: Path) -> None:
+    made = self_signed(["localhost"])
+    (tmp_path / "site.pem").write_bytes(made.cert)
+    (tmp_path / "site.key").write_bytes(made.key)
     (config,) = (block for block in blocks("toml") if block.page.name == "tutorial.md" and block.mark == "config")
     file = tmp_path / "iocproxy.toml"
     file.write_text(config.text, "utf-8")

@@ -19,9 +19,10 @@ RANDOM = bytes(range(32))
 SERVER_NAME = b"\x00\x00\x00\x10\x00\x0e\x00\x00\x0bExample.com"
 ALPN = b"\x00\x10\x00\x0e\x00\x0c\x02h2\x08http/1.1"
 VERSIONS = b"\x00\x2b\x00\x07\x06\x7a\x7a\x03\x04\x03\x03"
+SUITES = b"\x13\x01\xc0\x2b"
 UNKNOWN = b"\xff\x01\x00\x01\x00"
-BEGINNING = b"\x03\x03" + RANDOM + b"\x00" + b"\x00\x04\x13\x01\xc0\x2b" + b"\x01\x00"
-EXPECTED = ClientHello("example.com", ("h2", "http/1.1"), (0x7A7A, 0x0304, 0x0303))
+BEGINNING = b"\x03\x03" + RANDOM + b"\x00" + b"\x00\x04" + SUITES + b"\x01\x00"
+EXPECTED = ClientHello("example.com", ("h2", "http/1.1"), (0x7A7A, 0x0304, 0x0303), cipher_suites=SUITES)
 
 
 def body(*extensions: bytes, beginning: bytes = BEGINNING) -> bytes:
@@ -64,7 +65,7 @@ def test_the_literal_is_what_it_says() -> None:
         "0016"
         "00000012001000000d6c6f63616c686f73742e6c616e"
     )
-    assert read(wire) == ClientHello("localhost.lan", (), (0x0303,))
+    assert read(wire) == ClientHello("localhost.lan", (), (0x0303,), cipher_suites=b"\x13\x01")
 
 
 def test_byte_by_byte() -> None:
@@ -97,7 +98,7 @@ def test_nothing_is_not_enough() -> None:
 
 
 def test_a_hello_without_extensions() -> None:
-    assert read(record(message(BEGINNING))) == ClientHello("", (), (0x0303,))
+    assert read(record(message(BEGINNING))) == ClientHello("", (), (0x0303,), cipher_suites=SUITES)
 
 
 def test_no_name_no_alpn() -> None:
@@ -258,7 +259,8 @@ def test_the_longest_hello() -> None:
     content = body(SERVER_NAME, b"\xfe\xed" + room.to_bytes(2) + bytes(room))
     assert len(content) == MAX_MESSAGE
     wire = message(content)
-    assert read(record(wire[:16384]) + record(wire[16384:])) == ClientHello("example.com", (), (0x0303,))
+    expected = ClientHello("example.com", (), (0x0303,), cipher_suites=SUITES)
+    assert read(record(wire[:16384]) + record(wire[16384:])) == expected
 
 
 def test_a_client_that_cuts_its_hello_too_small_is_bounded() -> None:

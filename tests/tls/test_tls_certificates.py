@@ -235,8 +235,8 @@ def test_exact_then_wildcard_then_first(pair) -> None:
     assert store.choose(asks("www.site.example")).step_cost > store.choose(asks("api.site.example")).step_cost > 0
 
 
-def test_the_first_of_two_for_one_name_wins(pair) -> None:
-    one, two = pair("same.example"), pair("same.example", rsa=True)
+def test_the_first_of_two_of_one_kind_wins(pair) -> None:
+    one, two = pair("same.example"), pair("same.example", "other.example")
     assert CertificateStore([one, two]).choose(asks("same.example")).certificate is one
 
 
