@@ -70,6 +70,7 @@ def test_it_says_where_it_is_and_what_to_try(shared):
     assert f"https://127.0.0.1:{secure[1]}/ " in said
     assert len(re.findall(r"^  curl(?:\.exe)? ", said, re.MULTILINE)) == 3
     assert "Stop with Ctrl+C" in said
+    assert "warning" not in said
 
 
 def test_the_page_shows_the_request_as_it_arrived(http):

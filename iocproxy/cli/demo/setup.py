@@ -44,7 +44,10 @@ class Demo:
                 tls = {"certificates": [{"cert": str(cert), "key": str(key)}]}
                 listeners = [*({"bind": bind} for bind in self._http), {"bind": self._https, "tls": tls}]
                 config = Config(
-                    listeners=listeners, upstreams={"demo": {"servers": [origin.url]}}, logging=self._logging
+                    server={"certificate_check": False, "certificate_warning": False},  # it lives as long as the demo
+                    listeners=listeners,
+                    upstreams={"demo": {"servers": [origin.url]}},
+                    logging=self._logging,
                 )
                 yield Proxy(config, log=log, access_stream=out)
 
