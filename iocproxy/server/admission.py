@@ -31,7 +31,7 @@ from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.routing import Rules
 from iocproxy.server.conduct import Conduct
 from iocproxy.telemetry.counters import Counters
-from iocproxy.tls import CertificateStore, TlsLink
+from iocproxy.tls import CertificateStore, ServerLink
 from iocproxy.tls.offload import Turns
 
 #: The words of the built-in limits (the first doorkeeper, and what stands before it) and the counters they go to.
@@ -82,7 +82,7 @@ class Admission:
         #: how each listener conducts itself, by its name; whoever makes one puts it here
         self.conducts: dict[str, Conduct] = {}
         self._plain = Conduct(self._service)
-        self._open: dict[ClientConnection, TlsLink | None] = {}
+        self._open: dict[ClientConnection, ServerLink | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -196,14 +196,14 @@ class Admission:
             self._closed(connection)
             raise
 
-    def _tls(self, connection: ClientConnection, store: CertificateStore) -> TlsLink:
+    def _tls(self, connection: ClientConnection, store: CertificateStore) -> ServerLink:
         def failed(error: ProxyError) -> None:
             self._handshake_failed(connection.client, error)
             self._closed(connection)
 
-        link = TlsLink(
+        link = ServerLink(
             connection,
-            tls=store,
+            store=store,
             timer=connection.timer,
             handshake_timeout=self._rules.timeouts.tls_handshake,
             executor=self._executor,

@@ -5,7 +5,8 @@ Theory of operation
     transport ──data_received──► TlsLink ──data_received──► inner
     transport ◄─────write─────── TlsLink ◄─────write─────── inner
 
-The states, each with what holds in it (`_State`):
+This is what both ends have in common; `ServerLink` (tls/server_link.py) and `ClientLink` (tls/client_link.py) have what
+is particular to each, nearly all of it in the handshake. The states, each with what holds in it (`State`):
 
     NEW ──► HELLO ──► HANDSHAKE ◄──► OFFLOADED     a client's end goes from NEW to HANDSHAKE
                           │
@@ -17,18 +18,13 @@ The states, each with what holds in it (`_State`):
 * Before OPEN, `inner` knows nothing. A handshake that does not succeed ends in one call of `on_failure`, when the
   socket is gone; one that does, in `inner.connection_made(link)`, and from then on `inner` gets what a protocol gets:
   `eof_received` at most once, `connection_lost` once. The two are never both called.
-* In OFFLOADED a thread owns the SSL object: on a server's end to sign with an RSA key, on a client's to verify a chain
+* In OFFLOADED a thread owns the SSL object: on a server's end to sign, on a client's to verify a chain
   (docs/design/tls-pipeline.md has the figures). Nothing here touches it; what arrives waits in `_held`, and once that
   is more than a handshake can need, the transport is paused. If the connection goes away meanwhile, the result is
   dropped.
-* A client's end offers the session that is kept for its server, and with the first data hands in its own where one is
-  wanted (tls/kept_session.py).
 * In OPEN, one call of `data_received` runs decryption, `inner.data_received` and its `write` in one stack. What
   `inner` writes during the call is joined, so that head and body become one record and one write, and sent when the
   call ends or a record is full. What it writes at other times is sent at once.
-* The session tickets that OpenSSL makes when a TLS 1.3 handshake is complete (RFC 8446 section 4.6.1) wait in the
-  pipeline for the first thing that is sent, the response most often. No client waits for them; on their own they
-  would cost a system call and a packet, and a client that leaves without reading would be answered with a reset.
 * Pausing is looked at before each delivery; it reaches the transport when the delivery ends, and resuming happens in
   an iteration of its own (first what is already here, then the transport). So `inner` is never entered twice, data
   that is already here needs no new socket data to be delivered, and the transport never sees resume, pause, resume in
@@ -51,49 +47,30 @@ from __future__ import annotations
 import asyncio
 import enum
 import ssl
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, cast
 
-from iocproxy.errors import HandshakeFailure, ProxyError, Side, TlsFailure
+from iocproxy.errors import HandshakeFailure, ProxyError
 from iocproxy.link import Timer
-from iocproxy.message import ClientCertificate, TlsInfo
-from iocproxy.tls.client_certificate import read_client_certificate
-from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
-from iocproxy.tls.context import UpstreamTls
-from iocproxy.tls.hosts import HostCheck
-from iocproxy.tls.kept_session import KeptSession
-from iocproxy.tls.offload import Turns
+from iocproxy.message import TlsInfo
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
-from iocproxy.tls.store import CertificateStore, Identity
 
 #: Ciphertext kept while a thread has the SSL object, before the transport is paused.
 _MAX_HELD = 64 * 1024
 
-#: A flight of at least this many bytes holds the certificate of an RSA key, and so its signature was made.
-#: (A HelloRetryRequest, after which the signature is still to come, has about 100 bytes.) The same on a client's end:
-#: as much from the server brings a chain to verify.
-_SIGNED_FLIGHT = 512
+#: A flight of at least this many bytes brings certificates. On a server's end its signature was made, then (a
+#: HelloRetryRequest, after which that is still to come, has about 100 bytes); on a client's there is a chain to verify.
+FLIGHT = 512
 
 #: How long (seconds) what a refused client still sends is thrown away, so that it can read why.
 _REFUSING = 2.0
-#: Ends of an upstream's connection by an alert, its own or ours, after which its session is not to be resumed.
-_FATAL = {"tls_protocol_error", "tls_alert_received"}
-
-_PLAIN_HTTP_BODY = b"This port speaks TLS: use https://\n"
-_PLAIN_HTTP_HEAD = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n" % len(_PLAIN_HTTP_BODY)
-)
-
-
 #: Why nothing is delivered although `inner` would like it, as bits of `_stopped`.
 _CHOKED = 1  # what OpenSSL has answered waits to be read
 _BEHIND = 2  # others have their turn first
 
 
-class _State(enum.Enum):
+class State(enum.Enum):
     NEW = "new"  # there is no transport yet
     HELLO = "hello"  # server's end: the ClientHello is not complete, there is no pipeline
     HANDSHAKE = "handshake"  # there is a pipeline, it waits for the other side
@@ -105,27 +82,20 @@ class _State(enum.Enum):
     LOST = "lost"  # the transport is gone
 
 
-_OPEN = _State.OPEN
-_HALF = _State.HALF
+_OPEN = State.OPEN
+_HALF = State.HALF
 _NOBODY = asyncio.Protocol()
-
-
-def _holds_chain(data: bytes) -> bool:
-    """Whether a server's bytes are likely to bring its certificates. Not where it resumes a session, which takes some
-    300 bytes. An alert is no such thing, nor is what is no TLS: either is often followed by the end of the connection,
-    and should be understood before that is."""
-    return len(data) >= _SIGNED_FLIGHT and data[0] in {20, 22, 23}  # RFC 8446 section 5.1
 
 
 class TlsLink(asyncio.Protocol):
     """TLS over one connection; see the top of the file. `info` is what the handshake agreed on, None before.
 
-    `tls` is the certificates to serve with (server's end), or how to open TLS towards an upstream. `timer` is
-    armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake succeeded or the
-    socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if the
-    handshake does not succeed, when the socket is gone. `executor` runs the handshakes that are too long for the loop;
-    `turns`, one for each loop, says which of a server's end those are. `session` is the session kept for the upstream,
-    to be resumed here if it can be.
+    `timer` is armed for `handshake_timeout` seconds when the connection is made and cancelled when the handshake
+    succeeded or the socket is gone; whoever makes it lets it call `handshake_timed_out`. `on_failure` is called once if
+    the handshake does not succeed, when the socket is gone. `executor` runs the steps of a handshake that are too long
+    for the loop.
+
+    Either end is a subclass and has the methods under "What is each end's own".
     """
 
     __slots__ = (
@@ -137,31 +107,23 @@ class TlsLink(asyncio.Protocol):
         "_handshake_timeout",
         "_held",
         "_held_size",
-        "_identity",
         "_inner",
         "_inner_received",
         "_loop",
-        "_next_cost",
-        "_offered",
-        "_offers_session",
         "_offload",
         "_on_failure",
         "_paused",
         "_pending",
         "_pending_size",
         "_pipeline",
-        "_reader",
         "_resume_due",
         "_server_name",
-        "_session",
         "_state",
         "_stopped",
         "_tickets_size",
         "_timer",
-        "_tls",
         "_transport",
         "_transport_paused",
-        "_turns",
         "_writing_paused",
         "info",
     )
@@ -173,38 +135,27 @@ class TlsLink(asyncio.Protocol):
         self,
         inner: asyncio.Protocol,
         *,
-        tls: CertificateStore | UpstreamTls,
         timer: Timer | None,
         handshake_timeout: float,
         executor: Executor,
-        turns: Turns | None = None,
         loop: asyncio.AbstractEventLoop,
         on_failure: Callable[[ProxyError], None],
-        session: KeptSession | None = None,
     ) -> None:
         # The connection
         self._inner = inner
         self._inner_received = inner.data_received
         self._loop = loop
-        self._state = _State.NEW
+        self._state = State.NEW
         self._error: ProxyError | None = None  # why it is closing
         self.info: TlsInfo | None = None
         # The handshake
-        self._tls = tls
         self._timer = timer
         self._handshake_timeout = handshake_timeout
         self._executor = executor
-        self._turns = turns
         self._on_failure = on_failure
-        self._session = session
-        self._offered: ssl.SSLSession | None = None  # to be resumed, or kept from this connection
         self._connected = False  # `inner.connection_made` was called
-        self._reader: ClientHelloReader | None = None
         self._server_name = ""
-        self._identity: Identity | None = None  # server's end: what was chosen by the hello
-        self._offers_session = False
-        self._offload = False
-        self._next_cost = 0.0  # server's end: of the step that the next bytes are for
+        self._offload = False  # the next step is for a thread
         self._held: list[bytes] = []
         self._held_size = 0
         # Reading
@@ -224,25 +175,16 @@ class TlsLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if self._state is _State.CLOSING:  # given up before there was a transport
+        if self._state is State.CLOSING:  # given up before there was a transport
             self._transport.abort()
             return
         if self._timer is not None:
             self._timer.arm(self._handshake_timeout)
-        if isinstance(self._tls, CertificateStore):
-            self._reader = ClientHelloReader()
-            self._state = _State.HELLO
-            return
-        self._server_name = self._tls.server_name
-        self._state = _State.HANDSHAKE
-        if self._session is not None:
-            self._offered = self._session.offer()
-        self._pipeline = TlsPipeline(self._tls.context, server_name=self._server_name, session=self._offered)
-        self._step()
+        self._begin()
 
     def data_received(self, data: bytes) -> None:
         if self._state is not _OPEN and self._state is not _HALF:
-            if self._state is not _State.ENDED:
+            if self._state is not State.ENDED:
                 self._handshake_received(data)
             return
         self._pipeline.feed(data)
@@ -255,7 +197,7 @@ class TlsLink(asyncio.Protocol):
             self._pipeline.feed_eof()
             if not self._paused and not self._stopped:
                 self._deliver()
-        elif self._state is _State.ENDED:
+        elif self._state is State.ENDED:
             if not self._eof_told:
                 self._eof_told = True
                 self._inner.eof_received()
@@ -266,7 +208,7 @@ class TlsLink(asyncio.Protocol):
         return self._readable
 
     def connection_lost(self, exc: Exception | None) -> None:
-        state, self._state = self._state, _State.LOST
+        state, self._state = self._state, State.LOST
         inner, self._inner, self._inner_received = self._inner, _NOBODY, _NOBODY.data_received
         self._held.clear()
         self._pending.clear()
@@ -284,8 +226,7 @@ class TlsLink(asyncio.Protocol):
         if error is None:
             error = self._left("the connection was lost during the TLS handshake")
             error.__cause__ = exc
-        if error.side is Side.UPSTREAM and error.status == 502:  # a wait that was given up proves nothing
-            self._drop_session()
+        self._failed(error)
         on_failure(error)
 
     def pause_writing(self) -> None:
@@ -305,24 +246,20 @@ class TlsLink(asyncio.Protocol):
 
     def handshake_timed_out(self) -> None:
         """For the timer to call. Closes the connection at once, unless the handshake has succeeded."""
-        if self._connected or self._state is _State.LOST:
+        if self._connected or self._state is State.LOST:
             return
         if self._error is None:
-            message = f"the TLS handshake was not complete within {self._handshake_timeout:g} s"
-            failure = HandshakeFailure.TIMEOUT
-            if self._state is _State.OFFLOADED and isinstance(self._tls, CertificateStore):
-                message, failure = f"{message}: it waited for a thread", HandshakeFailure.OVERLOADED
-            self._error = self._handshake_error(message, failure)
+            self._error = self._too_late(f"the TLS handshake was not complete within {self._handshake_timeout:g} s")
         self._abort()
 
     def _handshake_received(self, data: bytes) -> None:
         match self._state:
-            case _State.HELLO:
+            case State.HELLO:
                 self._hello_received(data)
-            case _State.HANDSHAKE:
+            case State.HANDSHAKE:
                 self._pipeline.feed(data)
                 self._step_on(data)
-            case _State.OFFLOADED:
+            case State.OFFLOADED:
                 self._held.append(data)
                 self._held_size += len(data)
                 if self._held_size > _MAX_HELD:
@@ -330,40 +267,10 @@ class TlsLink(asyncio.Protocol):
             case _:  # closing: nobody is interested any more
                 pass
 
-    def _hello_received(self, data: bytes) -> None:
-        reader, store, turns = self._reader, self._tls, self._turns
-        assert reader is not None
-        assert turns is not None
-        assert isinstance(store, CertificateStore)
-        try:
-            hello = reader.feed(data)
-        except HelloError as error:
-            answer, plain = error.alert, error.fault is HelloFault.PLAIN_HTTP
-            if plain:  # RFC 9110 section 9.3.2: HEAD is answered without content
-                answer = _PLAIN_HTTP_HEAD + (b"" if reader.received.startswith(b"HEAD ") else _PLAIN_HTTP_BODY)
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), answer, linger=plain)
-            return
-        if hello is None:
-            return
-        self._reader = None
-        self._server_name = hello.server_name
-        self._offers_session = hello.offers_session
-        try:
-            identity = self._identity = store.choose(hello)
-        except HelloError as error:
-            self._refuse(self._handshake_error(f"TLS handshake failed: {error}", error.failure), error.alert)
-            return
-        self._offload = not turns.take(identity.step_cost)
-        self._next_cost = identity.step_cost  # where this one only asks for a key, the next one signs
-        self._pipeline = TlsPipeline(identity.context)
-        self._pipeline.feed(reader.received)
-        self._state = _State.HANDSHAKE
-        self._step()
-
     def _step(self) -> None:
         """Run the handshake as far as it goes, here or in the executor."""
         if self._offload:
-            self._state = _State.OFFLOADED
+            self._state = State.OFFLOADED
             try:
                 self._executor.submit(self._step_in_thread, self._pipeline)
             except RuntimeError:  # the executor is shut down
@@ -372,7 +279,7 @@ class TlsLink(asyncio.Protocol):
         try:
             done = self._pipeline.handshake()
         except ProxyError as error:
-            self._refuse(error, linger=self._asks_for_certificates)
+            self._refuse(error, linger=self._lingers)
         else:
             self._stepped(done)
 
@@ -380,7 +287,7 @@ class TlsLink(asyncio.Protocol):
         """What the executor runs; owns the pipeline until `_offloaded` is called on the loop."""
         # Not `run_in_executor`: its two futures double the price of the hand-over (100 µs instead of 50 µs).
         result: bool | ProxyError
-        if self._state is not _State.OFFLOADED:
+        if self._state is not State.OFFLOADED:
             return  # given up while it waited for a thread: milliseconds for somebody who does not wait any more
         try:
             result = pipeline.handshake()
@@ -393,11 +300,11 @@ class TlsLink(asyncio.Protocol):
 
     def _offloaded(self, result: bool | ProxyError) -> None:
         """A step has come back from its thread; from here on the pipeline is ours again."""
-        if self._state is not _State.OFFLOADED:
+        if self._state is not State.OFFLOADED:
             return  # closed meanwhile
-        self._state = _State.HANDSHAKE
+        self._state = State.HANDSHAKE
         if isinstance(result, ProxyError):
-            self._refuse(result, linger=self._asks_for_certificates)
+            self._refuse(result, linger=self._lingers)
             return
         held = b"".join(self._held)
         self._held.clear()
@@ -405,7 +312,7 @@ class TlsLink(asyncio.Protocol):
         if held:
             self._pipeline.feed(held)
         self._stepped(result, held)
-        if self._state is _State.HANDSHAKE:
+        if self._state is State.HANDSHAKE:
             self._set_transport_paused(False)
 
     def _stepped(self, done: bool, more: bytes = b"") -> None:
@@ -417,19 +324,15 @@ class TlsLink(asyncio.Protocol):
         if flight:
             self._transport.write(flight)
             reused = self._pipeline.object.session_reused
-            if len(flight) >= _SIGNED_FLIGHT or reused:
+            if len(flight) >= FLIGHT or reused:
                 self._offload = False  # what is left costs less than handing it over
-                # unless there is a certificate to be looked at
-                self._next_cost = 0 if self._identity is None or reused else self._identity.verify_cost
+                self._flight_sent(reused=bool(reused))
         if more:
             self._step_on(more)
 
     def _step_on(self, data: bytes) -> None:
         """The next step, for bytes that have come and were fed."""
-        if isinstance(self._tls, UpstreamTls):
-            self._offload = _holds_chain(data)
-        elif self._next_cost and self._turns is not None:
-            self._offload = not self._turns.take(self._next_cost)
+        self._place(data)
         self._step()
 
     def _opened(self) -> None:
@@ -437,28 +340,20 @@ class TlsLink(asyncio.Protocol):
         ssl_object = pipeline.object
         version = ssl_object.version() or ""
         cipher = ssl_object.cipher()
-        try:
-            certificate = self._client_certificate()
-        except ProxyError as error:
-            self._refuse(error, pipeline.close_notify(), linger=self._asks_for_certificates)
-            return
-        self.info = TlsInfo(
+        info = TlsInfo(
             version,
             cipher[0] if cipher else "",
             bool(ssl_object.session_reused),
             self._server_name,
             ssl_object.selected_alpn_protocol() or "",
-            certificate,
-            self._offers_session,
         )
-        if version == "TLSv1.3" and pipeline.server_side:
-            self._tickets_size = pipeline.outgoing_size
-        elif flight := pipeline.take_outgoing():
-            self._transport.write(flight)
+        try:
+            self.info = self._agreed(info)
+        except ProxyError as error:
+            self._refuse(error, pipeline.close_notify(), linger=self._lingers)
+            return
         if self._timer is not None:
             self._timer.cancel()
-        if self._session is not None and self._session.opened(self._offered, resumed=self.info.resumed):
-            self._inner_received = self._received_first
         self._state = _OPEN
         self._connected = True
         self._inner.connection_made(cast("asyncio.Transport", self))
@@ -466,40 +361,6 @@ class TlsLink(asyncio.Protocol):
             self._inner.pause_writing()
         if self._state is _OPEN:
             self._deliver()  # what came with the last of the handshake
-
-    @property
-    def _asks_for_certificates(self) -> bool:
-        return self._identity is not None and self._identity.policy.client_auth is not None
-
-    def _client_certificate(self) -> ClientCertificate | None:
-        """What the client has shown; from the session where one was taken up. Raises ProxyError."""
-        if not self._asks_for_certificates:
-            return None
-        ssl_object = self._pipeline.object
-        der = ssl_object.getpeercert(binary_form=True)
-        if der is None:
-            return None
-        try:
-            certificate = read_client_certificate(der)
-        except ValueError as error:
-            message = "TLS handshake failed: the client's certificate cannot be read"
-            raise self._handshake_error(message, HandshakeFailure.CERTIFICATE) from error
-        # OpenSSL does not look at the dates again when a session is taken up, and each time gives out new tickets.
-        if ssl_object.session_reused and certificate.not_after.timestamp() < time.time():
-            message = "TLS handshake failed: certificate not accepted: certificate has expired"
-            raise self._handshake_error(message, HandshakeFailure.CERTIFICATE)
-        return certificate
-
-    def _received_first(self, data: bytes) -> None:
-        """Stands before `inner.data_received` for the first data, behind which the tickets of TLS 1.3 are known."""
-        self._inner_received = self._inner.data_received
-        assert self._session is not None
-        self._offered = self._session.take(self._pipeline.object)
-        self._inner_received(data)
-
-    def _drop_session(self) -> None:
-        if self._session is not None and self._offered is not None:
-            self._session.drop(self._offered)
 
     def _refuse(self, error: ProxyError, answer: bytes = b"", *, linger: bool = False) -> None:
         """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows.
@@ -509,13 +370,13 @@ class TlsLink(asyncio.Protocol):
         HTTP, or a client that was asked for a certificate. With TLS 1.3 that takes the handshake for complete when it
         has sent one, or none, and may have sent a request right behind it.
         """
-        if self._error is not None or self._state in {_State.CLOSING, _State.LOST}:
+        if self._error is not None or self._state in {State.CLOSING, State.LOST}:
             return
-        if self._state is _State.HANDSHAKE:
+        if self._state is State.HANDSHAKE:
             answer += self._pipeline.take_outgoing()
         if linger and answer and self._timer is not None:
             self._set_transport_paused(False)
-            self._state = _State.CLOSING
+            self._state = State.CLOSING
             self._error = error
             self._transport.write(answer)
             try:
@@ -526,24 +387,54 @@ class TlsLink(asyncio.Protocol):
             return
         self._close_with(error, answer)
 
+    # --- What is each end's own
+
+    def _begin(self) -> None:
+        """There is a transport: make the pipeline, or see to what comes before it."""
+        raise NotImplementedError
+
+    def _hello_received(self, data: bytes) -> None:
+        """In HELLO: make the pipeline as soon as the hello is complete."""
+        raise NotImplementedError
+
+    def _place(self, data: bytes) -> None:
+        """Set `_offload` for the step that `data`, which was fed, is for."""
+        raise NotImplementedError
+
+    def _flight_sent(self, *, reused: bool) -> None:
+        """What brings certificates is out, or a session is being resumed."""
+
+    def _agreed(self, info: TlsInfo) -> TlsInfo:
+        """The handshake is complete: send what is left of it, and complete `info`. Raises ProxyError."""
+        raise NotImplementedError
+
+    @property
+    def _lingers(self) -> bool:
+        """Whether the other side may be sending behind a handshake that it takes for complete."""
+        return False
+
     def _left(self, message: str) -> ProxyError:
         """The other side has gone before the handshake was complete."""
-        silent = self._reader is not None and not self._reader.received
-        return self._handshake_error(message, HandshakeFailure.SILENT if silent else HandshakeFailure.BROKEN_OFF)
+        return self._handshake_error(message, HandshakeFailure.BROKEN_OFF)
+
+    def _too_late(self, message: str) -> ProxyError:
+        return self._handshake_error(message, HandshakeFailure.TIMEOUT)
+
+    def _cut_off(self) -> ProxyError | None:
+        """We abort before the handshake is complete; None where that is as good as the other side's leaving."""
+        return None
 
     def _handshake_error(self, message: str, failure: HandshakeFailure) -> ProxyError:
-        stopped, timeout = failure is HandshakeFailure.STOPPED, failure is HandshakeFailure.TIMEOUT
-        if isinstance(self._tls, CertificateStore):
-            side = Side.PROXY if stopped or failure is HandshakeFailure.OVERLOADED else Side.CLIENT
-            return ProxyError(message, side=side, stage="handshake", handshake=failure)
-        return ProxyError(
-            message,
-            side=Side.PROXY if stopped else Side.UPSTREAM,
-            stage="handshake",
-            status=504 if timeout else 502,
-            retryable=True,
-            proxy_status="connection_timeout" if timeout else "connection_terminated",
-        )
+        raise NotImplementedError
+
+    def _truncated(self, message: str) -> ProxyError:
+        raise NotImplementedError
+
+    def _failed(self, error: ProxyError) -> None:
+        """The handshake has failed, and `on_failure` is about to be told."""
+
+    def _broken(self, error: ProxyError) -> None:
+        """TLS is broken or cut short after the handshake."""
 
     # --- Reading
 
@@ -598,19 +489,11 @@ class TlsLink(asyncio.Protocol):
 
     def _stream_ended(self, how: Ended) -> None:
         if how is Ended.TRUNCATED:
-            self._fail(self._truncated())
+            self._fail(self._truncated("the TLS connection ended without close_notify"))
         elif not self._eof_told:
             self._eof_told = True
             if not self._inner.eof_received():
                 self.close()
-
-    def _truncated(self) -> ProxyError:
-        message = "the TLS connection ended without close_notify"
-        if isinstance(self._tls, CertificateStore):
-            return ProxyError(message, side=Side.CLIENT, stage="body", tls=TlsFailure.TRUNCATED)
-        return ProxyError(
-            message, side=Side.UPSTREAM, stage="response", status=502, proxy_status="http_response_incomplete"
-        )
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -634,7 +517,7 @@ class TlsLink(asyncio.Protocol):
             self._deliver()
 
     def _set_transport_paused(self, paused: bool) -> None:
-        if paused is self._transport_paused or self._state in {_State.CLOSING, _State.LOST}:
+        if paused is self._transport_paused or self._state in {State.CLOSING, State.LOST}:
             return
         self._transport_paused = paused
         if paused:
@@ -690,7 +573,7 @@ class TlsLink(asyncio.Protocol):
             return
         last = self._pipeline.close_notify()
         half = self.info is not None and self.info.version == "TLSv1.3"
-        self._state = _HALF if half else _State.ENDED
+        self._state = _HALF if half else State.ENDED
         if last:
             self._transport.write(last)
         if self._transport.can_write_eof():
@@ -708,8 +591,8 @@ class TlsLink(asyncio.Protocol):
     # --- Ending
 
     def is_closing(self) -> bool:
-        if self._state in {_State.NEW, _State.CLOSING, _State.LOST}:
-            return self._state is not _State.NEW
+        if self._state in {State.NEW, State.CLOSING, State.LOST}:
+            return self._state is not State.NEW
         return self._transport.is_closing()
 
     def close(self) -> None:
@@ -722,9 +605,9 @@ class TlsLink(asyncio.Protocol):
                 self._flush()
             if self._state is _OPEN:
                 self._close_with(None, self._pipeline.close_notify())
-        elif self._state in {_HALF, _State.ENDED}:
+        elif self._state in {_HALF, State.ENDED}:
             self._close_with(None, b"")
-        elif self._state is _State.CLOSING:
+        elif self._state is State.CLOSING:
             if hasattr(self, "_transport"):
                 self._transport.close()  # it may be lingering
         else:
@@ -736,14 +619,13 @@ class TlsLink(asyncio.Protocol):
         """Close at once; what is buffered is lost. The session stays good for another connection."""
         if self._state is _OPEN:
             self._pipeline.close_notify()  # not to be sent
-        elif not self._connected and self._error is None and isinstance(self._tls, CertificateStore):
-            message = "cut off before the TLS handshake was complete"  # by us: the client has done nothing wrong
-            self._error = self._handshake_error(message, HandshakeFailure.STOPPED)
+        elif not self._connected and self._error is None:
+            self._error = self._cut_off()
         self._abort()
 
     def _abort(self) -> None:
-        if self._state is not _State.LOST:
-            self._state = _State.CLOSING
+        if self._state is not State.LOST:
+            self._state = State.CLOSING
             self._pending.clear()
             self._pending_size = 0
             if hasattr(self, "_transport"):  # or else as soon as there is one
@@ -756,8 +638,7 @@ class TlsLink(asyncio.Protocol):
         Never a close_notify: what `inner` has written so far may be half a message, and the FIN that cut us short may
         be an attacker's, who would have us call that half complete.
         """
-        if error.proxy_status in _FATAL:
-            self._drop_session()
+        self._broken(error)
         if self._state is _OPEN:
             alert = self._pipeline.take_outgoing()
             if len(alert) in {0, self._tickets_size}:  # no alert, and nobody left to take the tickets
@@ -768,7 +649,7 @@ class TlsLink(asyncio.Protocol):
             self._close_with(error, b"")  # nothing may follow our close_notify
 
     def _close_with(self, error: ProxyError | None, last: bytes) -> None:
-        self._state = _State.CLOSING
+        self._state = State.CLOSING
         self._error = error
         self._pending.clear()
         self._pending_size = 0
@@ -781,26 +662,18 @@ class TlsLink(asyncio.Protocol):
     # --- What else a transport has
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`tls_info` is `info`, `ssl_object` the `ssl.SSLObject` (not to be read from), `host_check` what requests are
-        held against, if anything; the rest is the transport's."""
+        """`tls_info` is `info`, `ssl_object` the `ssl.SSLObject` (not to be read from); the rest is the transport's."""
         if name == "tls_info":
             return self.info if self.info is not None else default
-        if name == "host_check":
-            return self._host_check() or default
         if name == "ssl_object":
             return self._ssl_object() or default
         return self._transport.get_extra_info(name, default)
 
     def _ssl_object(self) -> ssl.SSLObject | None:
-        return self._pipeline.object if self._connected and self._state is not _State.LOST else None
-
-    def _host_check(self) -> HostCheck | None:
-        if self._identity is None or not isinstance(self._tls, CertificateStore):
-            return None
-        return self._tls.host_check(self._identity.policy)
+        return self._pipeline.object if self._connected and self._state is not State.LOST else None
 
     def __repr__(self) -> str:
-        return f"<TlsLink {self._state.value}{' paused' if self._paused else ''} {self.info or ''}>"
+        return f"<{type(self).__name__} {self._state.value}{' paused' if self._paused else ''} {self.info or ''}>"
 
 
 def _tell_nobody(error: ProxyError) -> None:

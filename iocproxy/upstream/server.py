@@ -20,7 +20,7 @@ from iocproxy.net.connect_errors import is_ours
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.resolver import Resolver
 from iocproxy.telemetry.counters import Counters
-from iocproxy.tls import KeptSession, TlsLink, UpstreamTls
+from iocproxy.tls import ClientLink, KeptSession, UpstreamTls
 from iocproxy.upstream.connection import UpstreamConnection
 
 #: Exchanges that may wait for one server's connections; more are answered 503 at once.
@@ -165,7 +165,7 @@ class UpstreamServer:
                 opened.set_exception(error)
 
         connection.on_open = functools.partial(_settle, opened)
-        link = TlsLink(
+        link = ClientLink(
             connection,
             tls=tls,
             timer=None,  # the whole of connecting has one deadline

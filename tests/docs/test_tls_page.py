@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iocproxy.tls import link, reasons
+from iocproxy.tls import client_link, link, reasons
 
 PAGE = Path(__file__).parents[2].joinpath("docs", "tls.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("\n## TLS towards upstreams\n")[2].partition("\n## ")[0]
@@ -17,7 +17,7 @@ OPENSSL = {"Hostname mismatch", "IP address mismatch", "certificate has expired"
 
 @pytest.mark.parametrize("said", SAID)
 def test_errors_are_as_the_page_says(said: str) -> None:
-    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (link, reasons))
+    code = "".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in (link, client_link, reasons))
     assert said in OPENSSL or said in code.replace("`", "")
 
 

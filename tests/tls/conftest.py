@@ -1,4 +1,4 @@
-"""What the TLS tests share: certificates from files, a server that speaks through `TlsLink`, protocols that record."""
+"""What the TLS tests share: certificates from files, a server over `ServerLink`, protocols that record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
-from iocproxy.tls import CertificateStore, TlsLink, load_certificate
+from iocproxy.tls import CertificateStore, ClientLink, ServerLink, load_certificate
 from iocproxy.tls.offload import Turns
 
 
@@ -158,13 +158,17 @@ def executor():
 
 @pytest.fixture
 async def make_link(executor):
-    """A `TlsLink` with a manual timer (`link.timer`) and a future for its failure (`link.failed`), in a namespace."""
+    """Either end's link with a manual timer (`timer`) and a future for its failure (`failed`), in a namespace."""
 
     def make(inner, tls, **options):
         loop = asyncio.get_running_loop()
         made = SimpleNamespace(inner=inner, timer=ManualTimer(), failed=loop.create_future())
-        options = {"executor": executor, "turns": Turns(loop), "timer": made.timer, "handshake_timeout": 5.0, **options}
-        made.link = TlsLink(inner, tls=tls, loop=loop, on_failure=made.failed.set_result, **options)
+        options = {"executor": executor, "timer": made.timer, "handshake_timeout": 5.0, "loop": loop, **options}
+        options["on_failure"] = made.failed.set_result
+        if isinstance(tls, CertificateStore):
+            made.link = ServerLink(inner, store=tls, **{"turns": Turns(loop), **options})
+        else:
+            made.link = ClientLink(inner, tls=tls, **options)
         return made
 
     return make

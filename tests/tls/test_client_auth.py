@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from iocproxy.errors import ConfigError
-from iocproxy.tls import CertificateStore, ServerPolicy, link, load_client_auth, read_client_certificate
+from iocproxy.tls import CertificateStore, ServerPolicy, load_client_auth, read_client_certificate, server_link
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="the openssl command is not on PATH")
@@ -438,7 +438,7 @@ async def test_a_certificate_that_expires_ends_its_sessions(
     session, _ = await greet(running, context)
     assert await outcome(running) == "CN=ali"
     late = (NOW + 2 * DAY).timestamp()
-    monkeypatch.setattr(link, "time", types.SimpleNamespace(time=lambda: late))
+    monkeypatch.setattr(server_link, "time", types.SimpleNamespace(time=lambda: late))
     with pytest.raises(AssertionError):  # close_notify in place of an answer: there is no alert to be sent any more
         await greet(running, context, session)
     assert await outcome(running) == "certificate not accepted: certificate has expired"

@@ -29,7 +29,7 @@ class Side:
         self.read = 0  # how often `.session` was
 
     def connect(self) -> bool:
-        """A connection as `TlsLink` makes one, up to the first data; returns whether it was resumed."""
+        """A connection as `ClientLink` makes one, up to the first data; returns whether it was resumed."""
         offered = self.kept.offer()
         client, resumed = shake(self.server, self.context, offered)
         if self.kept.opened(offered, resumed=resumed):

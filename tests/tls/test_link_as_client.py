@@ -1,4 +1,4 @@
-"""TlsLink as the client's end of a connection to an upstream: what tests/tls/test_tls_link.py asks of the server's."""
+"""ClientLink, the client's end of a connection to an upstream: what tests/tls/test_tls_link.py asks of the server's."""
 
 from __future__ import annotations
 

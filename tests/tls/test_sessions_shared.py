@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import pytest
 
 from iocproxy.testing.patience import PATIENCE
-from iocproxy.tls import CertificateStore, ServerPolicy, TlsLink
+from iocproxy.tls import CertificateStore, ServerLink, ServerPolicy
 from iocproxy.tls.offload import Turns
 
 KINDS = pytest.mark.parametrize(
@@ -62,10 +62,10 @@ async def _serve(store: CertificateStore, listening: socket.socket, ready: Calla
     turns = Turns(loop)
     with ThreadPoolExecutor(1) as executor:
 
-        def accepted() -> TlsLink:
-            return TlsLink(
+        def accepted() -> ServerLink:
+            return ServerLink(
                 _Once(),
-                tls=store,
+                store=store,
                 loop=loop,
                 on_failure=lambda _: None,
                 executor=executor,

@@ -1,4 +1,4 @@
-"""TlsLink on real sockets: the life of a connection, its flow control and its ends."""
+"""Links on real sockets: the life of a connection, its flow control and its ends."""
 
 from __future__ import annotations
 
