@@ -14,7 +14,6 @@ from concurrent.futures import Executor
 
 from iocproxy.errors import HandshakeFailure, ProxyError, Side
 from iocproxy.link import Timer
-from iocproxy.message import TlsInfo
 from iocproxy.tls.context import UpstreamTls
 from iocproxy.tls.kept_session import KeptSession
 from iocproxy.tls.link import FLIGHT, State, TlsLink
@@ -65,12 +64,12 @@ class ClientLink(TlsLink):
     def _place(self, data: bytes) -> None:
         self._offload = _holds_chain(data)
 
-    def _agreed(self, info: TlsInfo) -> TlsInfo:
+    def _agreed(self, version: str, *, resumed: bool) -> tuple[None, bool]:
         if flight := self._pipeline.take_outgoing():
             self._transport.write(flight)
-        if self._session is not None and self._session.opened(self._offered, resumed=info.resumed):
+        if self._session is not None and self._session.opened(self._offered, resumed=resumed):
             self._inner_received = self._received_first
-        return info
+        return None, False
 
     def _received_first(self, data: bytes) -> None:
         """Stands before `inner.data_received` for the first data, behind which the tickets of TLS 1.3 are known."""

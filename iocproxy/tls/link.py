@@ -53,7 +53,7 @@ from typing import Any, cast
 
 from iocproxy.errors import HandshakeFailure, ProxyError
 from iocproxy.link import Timer
-from iocproxy.message import TlsInfo
+from iocproxy.message import ClientCertificate, TlsInfo
 from iocproxy.tls.pipeline import BATCH, RECORD, Ended, TlsPipeline
 
 #: Ciphertext kept while a thread has the SSL object, before the transport is paused.
@@ -258,7 +258,8 @@ class TlsLink(asyncio.Protocol):
                 self._hello_received(data)
             case State.HANDSHAKE:
                 self._pipeline.feed(data)
-                self._step_on(data)
+                self._place(data)
+                self._step()
             case State.OFFLOADED:
                 self._held.append(data)
                 self._held_size += len(data)
@@ -328,30 +329,28 @@ class TlsLink(asyncio.Protocol):
                 self._offload = False  # what is left costs less than handing it over
                 self._flight_sent(reused=bool(reused))
         if more:
-            self._step_on(more)
-
-    def _step_on(self, data: bytes) -> None:
-        """The next step, for bytes that have come and were fed."""
-        self._place(data)
-        self._step()
+            self._place(more)
+            self._step()
 
     def _opened(self) -> None:
         pipeline = self._pipeline
         ssl_object = pipeline.object
-        version = ssl_object.version() or ""
+        version, resumed = ssl_object.version() or "", bool(ssl_object.session_reused)
         cipher = ssl_object.cipher()
-        info = TlsInfo(
-            version,
-            cipher[0] if cipher else "",
-            bool(ssl_object.session_reused),
-            self._server_name,
-            ssl_object.selected_alpn_protocol() or "",
-        )
         try:
-            self.info = self._agreed(info)
+            certificate, offered = self._agreed(version, resumed=resumed)
         except ProxyError as error:
             self._refuse(error, pipeline.close_notify(), linger=self._lingers)
             return
+        self.info = TlsInfo(
+            version,
+            cipher[0] if cipher else "",
+            resumed,
+            self._server_name,
+            ssl_object.selected_alpn_protocol() or "",
+            certificate,
+            offered,
+        )
         if self._timer is not None:
             self._timer.cancel()
         self._state = _OPEN
@@ -359,8 +358,8 @@ class TlsLink(asyncio.Protocol):
         self._inner.connection_made(cast("asyncio.Transport", self))
         if self._writing_paused:
             self._inner.pause_writing()
-        if self._state is _OPEN:
-            self._deliver()  # what came with the last of the handshake
+        if self._state is _OPEN and (pipeline.readable or self._transport_paused):
+            self._deliver()  # what came with the last of the handshake, and made us pause
 
     def _refuse(self, error: ProxyError, answer: bytes = b"", *, linger: bool = False) -> None:
         """The handshake has failed: send the alert (or `answer`) and close; `on_failure` follows.
@@ -404,8 +403,9 @@ class TlsLink(asyncio.Protocol):
     def _flight_sent(self, *, reused: bool) -> None:
         """What brings certificates is out, or a session is being resumed."""
 
-    def _agreed(self, info: TlsInfo) -> TlsInfo:
-        """The handshake is complete: send what is left of it, and complete `info`. Raises ProxyError."""
+    def _agreed(self, version: str, *, resumed: bool) -> tuple[ClientCertificate | None, bool]:
+        """The handshake is complete: send what is left of it. Returns the client's certificate and whether it offered a
+        session, which only a server's end knows. Raises ProxyError."""
         raise NotImplementedError
 
     @property

@@ -22,7 +22,7 @@ from typing import Any
 
 from iocproxy.errors import HandshakeFailure, ProxyError, Side, TlsFailure
 from iocproxy.link import Timer
-from iocproxy.message import ClientCertificate, TlsInfo
+from iocproxy.message import ClientCertificate
 from iocproxy.tls.client_certificate import read_client_certificate
 from iocproxy.tls.client_hello import ClientHelloReader, HelloError, HelloFault
 from iocproxy.tls.link import State, TlsLink
@@ -110,29 +110,22 @@ class ServerLink(TlsLink):
         # Nothing more to compute, unless there is a certificate to be looked at.
         self._next_cost = 0 if self._identity is None or reused else self._identity.verify_cost
 
-    def _agreed(self, info: TlsInfo) -> TlsInfo:
-        pipeline = self._pipeline
-        certificate = self._client_certificate()
-        if info.version == "TLSv1.3":
+    def _agreed(self, version: str, *, resumed: bool) -> tuple[ClientCertificate | None, bool]:
+        pipeline, identity = self._pipeline, self._identity
+        assert identity is not None
+        certificate = self._client_certificate() if identity.policy.client_auth is not None else None
+        if version == "TLSv1.3":
             self._tickets_size = pipeline.outgoing_size
         elif flight := pipeline.take_outgoing():
             self._transport.write(flight)
-        if certificate is None and not self._offers_session:
-            return info
-        return info._replace(certificate=certificate, offered=self._offers_session)
+        return certificate, self._offers_session
 
     @property
     def _lingers(self) -> bool:
-        return self._asks_for_certificates
-
-    @property
-    def _asks_for_certificates(self) -> bool:
         return self._identity is not None and self._identity.policy.client_auth is not None
 
     def _client_certificate(self) -> ClientCertificate | None:
         """What the client has shown; from the session where one was taken up. Raises ProxyError."""
-        if not self._asks_for_certificates:
-            return None
         ssl_object = self._pipeline.object
         der = ssl_object.getpeercert(binary_form=True)
         if der is None:
