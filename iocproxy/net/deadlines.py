@@ -59,12 +59,6 @@ class Deadline:
         if when < self._floor:
             self._wheel.place(self)
 
-    def arm_at(self, when: float) -> None:
-        """Expire at the loop time `when`, or at the next tick if that has passed; replaces an earlier deadline."""
-        self._when = when
-        if when < self._floor:
-            self._wheel.place(self)
-
     def cancel(self) -> None:
         self._when = inf
         if not self._noted and self._slot is not None:

@@ -90,7 +90,7 @@ class ProactorLink(asyncio.Protocol):
         self._eof = True
         try:
             keep_open = self._inner.eof_received()
-        except Exception as exc:  # noqa: BLE001
+        except Exception as exc:  # noqa: BLE001 - as above
             self._fail(exc, "eof_received")
             return True
         if not keep_open:

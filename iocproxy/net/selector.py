@@ -128,7 +128,7 @@ class SelectorLink:
         self._unpoll()
         try:
             keep_open = self._protocol.eof_received()
-        except Exception as exc:  # noqa: BLE001
+        except Exception as exc:  # noqa: BLE001 - as above
             self._fail(exc, "eof_received")
             return
         if not keep_open:

@@ -53,8 +53,10 @@ class Certificate:
 
         Blocking. Raises OSError (ssl.SSLError is one) as `load_cert_chain` does, and where the files change just now.
         """
-        # A callable even without a password: OpenSSL must never ask on the terminal.
-        password = lambda: self.password or ""  # noqa: E731
+
+        def password() -> str:  # even where there is none: OpenSSL must never ask on the terminal
+            return self.password or ""
+
         if self._is_in_its_files():
             context.load_cert_chain(self.cert, self.key, password=password)
             if not self._is_in_its_files():
