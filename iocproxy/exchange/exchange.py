@@ -5,8 +5,8 @@ Theory of operation
 An exchange stands between a client connection and an upstream connection and is called by both. Each call runs to its
 end without waiting: with an idle upstream connection at hand, a request goes out within the call that brought its
 head, and a response within the call that brought it (DESIGN: synchronous first). What really waits, and only that, is
-a task of its own: asynchronous middleware and connecting. There is at most one such task at a time, `_task`, and
-while it waits the client side is held, so that nothing piles up.
+a task of its own (`wait`): asynchronous middleware (exchange/hooks.py), connecting (exchange/leasing.py). There is at
+most one such task at a time, `_task`, and without a lease the client side is held meanwhile, so that nothing piles up.
 
     DECIDING ──► CONNECTING ──► WAITING ──► RESPONDING ──► OVER
         │             ▲            │ │           │
@@ -28,17 +28,19 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
 from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, misdirected, not_allowed, one_hop_less, too_large
 from iocproxy.exchange.forwarding import VIA
+from iocproxy.exchange.hooks import HeldResponse, run_request_hooks
+from iocproxy.exchange.leasing import IDEMPOTENT, connect
 from iocproxy.exchange.outgoing import request_for, response_for, without_hsts
 from iocproxy.exchange.pages import Page
 from iocproxy.exchange.ports import ClientSide, Lease, Server
-from iocproxy.exchange.rewriting import check_answer, check_rewritten_request, take_over_response, without_framing
+from iocproxy.exchange.rewriting import check_answer, without_framing
 from iocproxy.exchange.shared import SERVERS_OWN, Goal, Shared
 from iocproxy.http1.body import NO_TRAILERS
 from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk, last_chunk
@@ -49,8 +51,6 @@ from iocproxy.http1.response import ResponseHead
 from iocproxy.http1.serialize import response_head
 from iocproxy.message import Fields, Record, Request, Response, reason_phrase
 from iocproxy.middleware.request_limits import TooManyRequests
-
-T = TypeVar("T")
 
 
 class Phase(enum.Enum):
@@ -63,16 +63,6 @@ class Phase(enum.Enum):
 
 
 _DECIDING, _CONNECTING, _WAITING, _RESPONDING, _TUNNEL, _OVER = Phase
-
-#: Repeating these has no more effect than doing them once (RFC 9110 section 9.2.2): all that llhttp knows of those
-#: which IANA's registry of methods says it of.
-_IDEMPOTENT = frozenset(
-    {
-        *("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "QUERY", "SEARCH", "REPORT", "LINK", "UNLINK"),
-        *("ACL", "BIND", "CHECKOUT", "COPY", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "PROPFIND"),
-        *("PROPPATCH", "REBIND", "UNBIND", "UNLOCK"),
-    }
-)
 
 #: How much of a request's body is kept for a retry, in octets.
 _REPLAY_LIMIT = 64 * 1024
@@ -97,35 +87,35 @@ class Exchange:
         "_keep_alive",
         "_kept",
         "_kept_size",
-        "_lease",
         "_outgoing",
-        "_parked",
         "_phase",
-        "_request",
         "_request_done",
         "_request_id",
         "_retried",
         "_rules",
         "_server",
-        "_service",
-        "_side",
         "_status",
         "_task",
         "_trailers",
         "_tried",
         "_upstream_eof",
+        "held",
+        "lease",
+        "request",
+        "service",
+        "side",
     )
 
     def __init__(self, service: Shared, side: ClientSide, head: RequestHead) -> None:
-        self._service = service
-        self._side = side
+        self.service = service
+        self.side = side
         self._phase = _DECIDING
         self._begun = service.now()
         self._task: asyncio.Task[None] | None = None
         # the request
         self._head = head
         fields = head.fields[:] if service.chain.shows_requests else head.fields  # others may share the head's
-        self._request = Request(head.method, head.target, head.version, fields, head.host, side.client, side.scheme)
+        self.request = Request(head.method, head.target, head.version, fields, head.host, side.client, side.scheme)
         self._request_done = False
         self._request_id = ""
         self._trailers = NO_TRAILERS
@@ -136,7 +126,7 @@ class Exchange:
         # towards the upstream
         self._goal: Goal | None = None
         self._server: Server | None = None
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
         self._outgoing = b""  # the head as it goes out, made once, where it is the same for every server
         self._tried: list[Server] = []
         self._retried = False
@@ -147,19 +137,19 @@ class Exchange:
         self._keep_alive = False
         self._chunking = False
         self._close_delimited = False
-        self._parked: _Parked | None = None  # a response that waits for asynchronous middleware
+        self.held: HeldResponse | None = None  # the response, while the middleware has it
         # a tunnel
         self._client_eof = False
         self._upstream_eof = False
 
     def __repr__(self) -> str:
-        return f"<Exchange {self._phase.name} {self._request!r} status={self._status}>"
+        return f"<Exchange {self._phase.name} {self.request!r} status={self._status}>"
 
     # ── from the client ──────────────────────────────────────────────────────────────────────────────────────────
 
     def begin(self, body: bytes, *, done: bool, trailers: Fields) -> bool:
         """Steps 1 to 5 of the life of a request. False when it is over already, answered on the spot."""
-        service, side, head, request = self._service, self._side, self._head, self._request
+        service, side, head, request = self.service, self.side, self._head, self.request
         counters = service.counters
         counters.requests += 1
         counters.requests_open += 1
@@ -191,7 +181,7 @@ class Exchange:
         if (head.body or rules.tight_head or head.method in COUNTED) and not self._within_bounds():
             return False
         # :: Step 3, the middleware
-        self._run_request_hooks(0)
+        run_request_hooks(self)
         return self._phase is not _OVER
 
     def _without_route(self) -> None:
@@ -207,7 +197,7 @@ class Exchange:
 
     def _within_bounds(self) -> bool:
         """Whether the request may go on; answered otherwise."""
-        head, request = self._head, self._request
+        head, request = self._head, self.request
         try:
             check_head(head, self._rules)
             if self._bytes_in > self._rules.max_body:
@@ -217,7 +207,7 @@ class Exchange:
                 if left == 0:
                     if head.method == "TRACE":
                         raise not_allowed("a TRACE that ends here")
-                    self._answer(Response(200, [("Allow", ALLOWED)], b""))
+                    self.answer(Response(200, [("Allow", ALLOWED)], b""))
                     return False
                 if left is not None:
                     request.fields = one_hop_less(request.fields, left)
@@ -232,11 +222,11 @@ class Exchange:
         if self._bytes_in + len(data) > self._rules.max_body:
             self._fail(too_large(self._rules.max_body))
             return
-        lease = self._lease
+        lease = self.lease
         if lease is None:
             self._keep(data)
             if not done:
-                self._side.hold()
+                self.side.hold()
             return
         self._bytes_in += len(data)
         if self._kept is not None:
@@ -262,82 +252,47 @@ class Exchange:
         self._finish("client: closed the connection before the response was complete" if error is None else told(error))
 
     def client_blocked(self) -> None:
-        if self._lease is not None:
-            self._lease.hold()
+        if self.lease is not None:
+            self.lease.hold()
 
     def client_unblocked(self) -> None:
-        if self._lease is not None and self._parked is None:
-            self._lease.unhold()
+        if self.lease is not None and self.held is None:
+            self.lease.unhold()
 
     # ── middleware ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run_request_hooks(self, start: int) -> None:
-        request = self._request
-        index = start
-        for hook in self._service.chain.on_request[start:]:
-            index += 1
-            try:
-                said = hook(request)
-            except Exception as error:  # noqa: BLE001 - user code may fail in any way
-                self._hook_failed("on_request", error)
-                return
-            if said is None:
-                continue
-            if isinstance(said, Awaitable):
-                self._wait(self._finish_request_hook(said, index), "on_request")
-            else:
-                self._answer(said)
-            return
-        # :: Step 4, the upstream
-        if self._service.chain.rewrites:
-            try:
-                check_rewritten_request(request)
-            except ValueError as error:
-                self._hook_failed("on_request", error)
-                return
-        self._choose()
-
-    async def _finish_request_hook(self, waiting: Awaitable[Response | None], following: int) -> None:
-        try:
-            said = await _hook_result(waiting)
-        except Exception as error:  # noqa: BLE001 - user code may fail in any way
-            self._task = None
-            self._hook_failed("on_request", error)
-            return
-        self._task = None
-        if said is None:
-            self._run_request_hooks(following)
-        else:
-            self._answer(said)
-
-    def _hook_failed(self, hook: str, error: Exception) -> None:
-        head, request = self._head, self._request
+    def hook_failed(self, hook: str, error: Exception) -> None:
+        head, request = self._head, self.request
         # what it made of the request may be as mistaken: the answer and the record go by what the client sent
         request.fields, request.target, request.host = head.fields, head.target, head.host
-        self._service.log.error("middleware_failed", hook=hook, request=repr(request), exc_info=error)
+        self.service.log.error("middleware_failed", hook=hook, request=repr(request), exc_info=error)
         self._fail(own_fault(f"a middleware's {hook} failed", "middleware"))
 
     def crashed(self, error: Exception) -> None:
         """A fault of our own. The request must not hang on it, nor what it holds be lost."""
-        self._service.log.error("exchange_failed", request=repr(self._request), exc_info=error)
+        self.service.log.error("exchange_failed", request=repr(self.request), exc_info=error)
         self._fail(own_fault("a fault of the proxy's own", "exchange"))
 
-    def _wait(self, coro: Coroutine[Any, Any, None], what: str) -> None:
-        if not self._request_done:
-            self._side.hold()
-        self._task = self._service.tasks.spawn(self._guarded(coro), name=f"{what} {self._request.method}")
+    def wait(self, coro: Coroutine[Any, Any, Callable[[], None]], name: str) -> None:
+        """Run `coro`, and then what it returns, as the exchange's one task."""
+        if self.lease is None and not self._request_done:
+            self.side.hold()  # what comes of the body has nowhere to go
+        self._task = self.service.tasks.spawn(self._waited(coro), name=name)
 
-    async def _guarded(self, coro: Coroutine[Any, Any, None]) -> None:
+    async def _waited(self, coro: Coroutine[Any, Any, Callable[[], None]]) -> None:
         try:
-            await coro
+            goes_on = await coro
+            self._task = None
+            goes_on()
         except Exception as error:  # noqa: BLE001 - told by `crashed`
             self._task = None
             self.crashed(error)
 
     # ── towards the upstream ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _choose(self, *, fresh: bool = False) -> None:
+    def choose(self, *, fresh: bool = False) -> None:
         """Pick a server and lease a connection to it; `fresh` when a kept one just turned out to be stale."""
+        # :: Step 4, the upstream
         goal = self._goal
         assert goal is not None
         server = goal.upstream.pick(self._tried)
@@ -347,41 +302,26 @@ class Exchange:
             self._send(server, lease)
         else:
             self._phase = _CONNECTING
-            self._wait(self._connect(server), "connect")
+            self.wait(self._connect(server), f"connect {self.request.method}")
 
-    async def _connect(self, server: Server) -> None:
+    async def _connect(self, server: Server) -> Callable[[], None]:
         assert self._goal is not None
-        upstream = self._goal.upstream
-        while True:
-            try:
-                lease = await server.connect()
-                break
-            except ProxyError as error:
-                self._tried.append(server)
-                following = upstream.pick(self._tried) if error.retryable else None
-                if following is None:
-                    self._task = None
-                    self._fail(error)
-                    return
-                self._service.log.warning("upstream_skipped", server=server.name, error=str(error))
-                server = following
-                idle = server.idle()
-                if idle is not None:
-                    lease = idle
-                    break
-        self._task = None
-        self._send(server, lease)
+        try:
+            server, lease = await connect(self._goal.upstream, server, self._tried, self.service.log)
+        except ProxyError as error:
+            return functools.partial(self._fail, error)
+        return functools.partial(self._send, server, lease)
 
     def _send(self, server: Server, lease: Lease) -> None:
         # :: Step 5, the head, with what has arrived of the body
         self._server = server
-        self._lease = lease
+        self.lease = lease
         self._phase = _WAITING
         outgoing = self._outgoing
         if not outgoing:
             goal = self._goal
             assert goal is not None
-            outgoing = request_for(server, goal, self._head, self._request, self._request_id, self._side.forwarding)
+            outgoing = request_for(server, goal, self._head, self.request, self._request_id, self.side.forwarding)
             if goal.host != SERVERS_OWN:
                 self._outgoing = outgoing
         kept = self._kept
@@ -390,14 +330,14 @@ class Exchange:
         elif self._request_done and self._head.body == CHUNKED:
             outgoing += self._last_of_request()
         if lease.reused:
-            self._service.counters.upstream_reused += 1
+            self.service.counters.upstream_reused += 1
         else:
             self._kept = None  # a new connection is not stale: there will be no retry
         # A client that waits for "100 Continue" is owed an answer before its request is complete.
         owed = self._request_done or self._head.expects_continue
         lease.start(self, self._head.method, outgoing, self._rules.timeouts, owed=owed)
-        if not self._request_done and self._lease is lease and not lease.blocked:
-            self._side.unhold()
+        if not self._request_done and self.lease is lease and not lease.blocked:
+            self.side.unhold()
 
     def _framed(self, data: bytes) -> bytes:
         """`data` of the request's body as it goes over the wire, with the end mark when it is complete."""
@@ -407,7 +347,7 @@ class Exchange:
         return chunk + self._last_of_request() if self._request_done else chunk
 
     def _last_of_request(self) -> bytes:
-        identity = self._service.identity
+        identity = self.service.identity
         if identity is None or not self._trailers:
             return last_chunk(self._trailers)
         return last_chunk(identity.reserved.without(self._trailers))
@@ -426,67 +366,24 @@ class Exchange:
             self._drop_upstream()
             self._fail(bad_response(f"more than {_MAX_INTERIM} interim responses"))
         elif self._head.version == 11:  # RFC 9110 section 15.2: never to an HTTP/1.0 client
-            self._service.counters.responses[1] += 1
-            self._side.write(response_head(head.status, head.reason, head.fields, VIA[head.version]))
+            self.service.counters.responses[1] += 1
+            self.side.write(response_head(head.status, head.reason, head.fields, VIA[head.version]))
             if head.status == 100:
-                self._side.body_begins()
+                self.side.body_begins()
 
     def response(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
         # :: Step 6, relay
         self._kept = None
-        if self._service.chain.on_response:
+        if self.service.chain.on_response:
             head = head.copy()  # the hooks may change it, and others share it
-            self._parked = _Parked(head, body, done, trailers)
-            self._run_response_hooks(0, Response.passing(head.status, head.reason, head.fields))
+            self.held = HeldResponse(self, head, body, done, trailers)
+            self.held.run()
         else:
-            self._respond(head, body, done=done, trailers=trailers)
+            self.respond(head, body, done=done, trailers=trailers)
 
-    def _run_response_hooks(self, start: int, response: Response) -> None:
-        hooks = self._service.chain.on_response
-        for index in range(start, len(hooks)):
-            try:
-                waiting = hooks[index](self._request, response)
-            except Exception as error:  # noqa: BLE001 - user code may fail in any way
-                self._parked = None
-                self._drop_upstream()
-                self._hook_failed("on_response", error)
-                return
-            if waiting is not None:
-                if self._lease is not None:
-                    self._lease.hold()
-                self._task = self._service.tasks.spawn(
-                    self._guarded(self._finish_response_hook(waiting, index + 1, response)), name="on_response"
-                )
-                return
-        parked = self._parked
-        assert parked is not None
-        self._parked = None
-        head = parked.head
-        try:
-            take_over_response(head, response)
-        except ValueError as error:
-            self._drop_upstream()
-            self._hook_failed("on_response", error)
-            return
-        self._respond(head, parked.body, done=parked.done, trailers=parked.trailers)
-        if start and self._lease is not None and not self._side.blocked:
-            self._lease.unhold()
-
-    async def _finish_response_hook(self, waiting: Awaitable[None], following: int, response: Response) -> None:
-        try:
-            await _hook_result(waiting)
-        except Exception as error:  # noqa: BLE001 - user code may fail in any way
-            self._task = None
-            self._parked = None
-            self._drop_upstream()
-            self._hook_failed("on_response", error)
-            return
-        self._task = None
-        self._run_response_hooks(following, response)
-
-    def _respond(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
+    def respond(self, head: ResponseHead, body: bytes, *, done: bool, trailers: Fields) -> None:
         """Send the head to the client, with what came along of the body."""
-        side = self._side
+        side = self.side
         version = self._head.version
         self._status = head.status
         self._phase = _RESPONDING
@@ -505,7 +402,7 @@ class Exchange:
         outgoing = b"" if not usual else head.usual if not strict else head.usual_with(strict)
         if not outgoing:
             framing = CHUNKED if self._chunking else UNTIL_CLOSE if self._close_delimited else head.body
-            date = b"" if head.dated else self._service.date_line()
+            date = b"" if head.dated else self.service.date_line()
             outgoing = response_for(self._head, head, framing, date, keep_alive=keep_alive, strict=strict)
             if usual:
                 if strict:
@@ -528,7 +425,7 @@ class Exchange:
         return last_chunk(trailers) if self._head.section.takes_trailers else LAST_CHUNK
 
     def response_data(self, data: bytes, *, done: bool, trailers: Fields) -> None:
-        parked = self._parked
+        parked = self.held
         if parked is not None:
             parked.body += data
             parked.done = done
@@ -540,12 +437,12 @@ class Exchange:
             if done:
                 data += self._last_chunk(trailers)
         if data:
-            self._side.write(data)
+            self.side.write(data)
         if done:
             self._complete()
 
     def upstream_failed(self, error: ProxyError) -> None:
-        self._lease = None
+        self.lease = None
         if self._phase is _TUNNEL:
             self._end_tunnel(told(error))
             return
@@ -555,23 +452,19 @@ class Exchange:
             and not self._retried
             and not self._interim
             and self._kept is not None
-            and self._head.method in _IDEMPOTENT
+            and self._head.method in IDEMPOTENT
         ):
             self._retried = True
-            self._service.counters.upstream_retries += 1
-            self._choose(fresh=True)
+            self.service.counters.upstream_retries += 1
+            self.choose(fresh=True)
             return
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
-        self._parked = None
         self._fail(error)
 
     def upstream_blocked(self) -> None:
-        self._side.hold()
+        self.side.hold()
 
     def upstream_unblocked(self) -> None:
-        self._side.unhold()
+        self.side.unhold()
 
     # ── a tunnel ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -582,53 +475,53 @@ class Exchange:
             return
         self._phase = _TUNNEL
         self._status = 101
-        self._service.counters.tunnels_open += 1
-        strict = self._side.strict
+        self.service.counters.tunnels_open += 1
+        strict = self.side.strict
         fields = without_hsts(head.fields) if strict else head.fields
         tail = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b%b" % (head.upgrade, VIA[head.version], strict)
-        self._side.write(response_head(101, head.reason, fields, tail))
+        self.side.write(response_head(101, head.reason, fields, tail))
         if data:
             self.upstream_data(data)
-        self._side.begin_tunnel()
+        self.side.begin_tunnel()
 
     def client_data(self, data: bytes) -> None:
         self._bytes_in += len(data)
-        if self._lease is not None:
-            self._lease.write(data, owed=False)
+        if self.lease is not None:
+            self.lease.write(data, owed=False)
 
     def upstream_data(self, data: bytes) -> None:
         self._bytes_out += len(data)
-        self._side.write(data)
-        self._side.touch()
+        self.side.write(data)
+        self.side.touch()
 
     def client_eof(self) -> None:
         self._client_eof = True
         if self._upstream_eof:
             self._end_tunnel("")
-        elif self._lease is not None:
-            self._lease.end_output()
+        elif self.lease is not None:
+            self.lease.end_output()
 
     def upstream_eof(self) -> None:
         self._upstream_eof = True
         if self._client_eof:
             self._end_tunnel("")
         else:
-            self._side.end_output()
+            self.side.end_output()
 
     def _end_tunnel(self, error: str) -> None:
-        self._service.counters.tunnels_open -= 1
-        if self._lease is not None:
-            self._lease.release()  # closes it, after what is still to be written
-            self._lease = None
+        self.service.counters.tunnels_open -= 1
+        if self.lease is not None:
+            self.lease.release()  # closes it, after what is still to be written
+            self.lease = None
         self._finish(error)
-        self._side.exchange_over(keep_alive=False)
+        self.side.exchange_over(keep_alive=False)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _complete(self) -> None:
         """The response has been handed to the client in full."""
-        lease, side = self._lease, self._side
-        self._lease = None
+        lease, side = self.lease, self.side
+        self.lease = None
         keep_alive = self._keep_alive and self._request_done
         # :: Step 8 before step 7, so that the connection is there for whoever comes next
         if lease is not None:
@@ -650,27 +543,27 @@ class Exchange:
         if self._phase is _RESPONDING:
             self._finish(told(error))
             # Where only the end of the connection marks the end of the body, a plain close would look complete.
-            self._side.exchange_broken(abort=self._close_delimited or self._side.scheme == "https")
+            self.side.exchange_broken(abort=self._close_delimited or self.side.scheme == "https")
         else:
             as_json = self._prefers_json()
             content_type, body = self._page(error.status, as_json) or error_body(error.status, as_json=as_json)
             self._give(error.status, reason_phrase(error.status), error_fields(error, content_type), body, told(error))
 
     def _prefers_json(self) -> bool:
-        accept = next((value for name, value in self._request.fields if name.lower() == b"accept"), b"")
+        accept = next((value for name, value in self.request.fields if name.lower() == b"accept"), b"")
         return prefers_json(accept)
 
     def _page(self, status: int, as_json: bool) -> Page | None:
         """The operator's own page for an error of the proxy's, None where there is none."""
-        pages = self._service.pages if self._goal is None else self._goal.pages
+        pages = self.service.pages if self._goal is None else self._goal.pages
         return pages.find(status, as_json=as_json)
 
-    def _answer(self, said: object) -> None:
+    def answer(self, said: object) -> None:
         """A middleware's own response."""
         try:
             response = check_answer(said)
         except ValueError as error:
-            self._hook_failed("on_request", error)
+            self.hook_failed("on_request", error)
             return
         fields, body = without_framing(response.fields, b"date"), response.body or b""
         if isinstance(response, TooManyRequests):
@@ -681,10 +574,10 @@ class Exchange:
         self._give(response.status, response.reason, fields, body, "")
 
     def _give(self, status: int, reason: bytes, fields: Fields, body: bytes, error: str) -> None:
-        head, side = self._head, self._side
+        head, side = self._head, self.side
         self._status = status
         keep_alive = head.keep_alive and self._request_done and not side.draining
-        lines = self._service.date_line()
+        lines = self.service.date_line()
         if side.strict:
             lines += side.strict
             fields = without_hsts(fields)
@@ -702,14 +595,15 @@ class Exchange:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if self._lease is not None:
-            self._lease.abort()
-            self._lease = None
+        if self.lease is not None:
+            self.lease.abort()
+            self.lease = None
 
     def _finish(self, error: str) -> None:
         # :: Step 7, the outcome
         self._phase = _OVER
-        service, request, client = self._service, self._request, self._side.client
+        self.held = None
+        service, request, client = self.service, self.request, self.side.client
         counters = service.counters
         counters.requests_open -= 1
         counters.bytes_in += self._bytes_in
@@ -744,17 +638,6 @@ class Exchange:
         )
 
 
-async def _hook_result(waiting: Awaitable[T]) -> T:
-    """Await what a hook returned. A CancelledError of the hook's own making is a failure of it like any other."""
-    try:
-        return await waiting
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("the middleware was cancelled from within") from error
-
-
 def _octets(value: object) -> bytes:
     """What a middleware may have put in the place of octets when it no longer mattered."""
     return value if isinstance(value, bytes) else str(value).encode("latin-1", "backslashreplace")
@@ -768,15 +651,3 @@ def _offered(chosen: bytes, offered: bytes) -> bool:
     """Whether every protocol of a 101 was in the request's Upgrade (RFC 9110 section 7.8)."""
     wanted = {item.strip(b" \t").lower() for item in offered.split(b",") if item.strip(b" \t")}
     return bool(chosen) and all(item.strip(b" \t").lower() in wanted for item in chosen.split(b","))
-
-
-class _Parked:
-    """A response that waits for asynchronous middleware, with what has arrived of its body."""
-
-    __slots__ = ("body", "done", "head", "trailers")
-
-    def __init__(self, head: ResponseHead, body: bytes, done: bool, trailers: Fields) -> None:
-        self.trailers = trailers
-        self.head = head
-        self.body = body
-        self.done = done

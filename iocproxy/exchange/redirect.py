@@ -81,26 +81,26 @@ class _Redirected(Exchange):
         self._port = port
 
     def _without_route(self) -> None:
-        if self._side.requests >= self._rules.max_requests:
-            self._side.draining = True
-        limits = self._service.chain.request_limits
-        refused = limits.on_request(self._request) if limits is not None else None
+        if self.side.requests >= self._rules.max_requests:
+            self.side.draining = True
+        limits = self.service.chain.request_limits
+        refused = limits.on_request(self.request) if limits is not None else None
         if refused is not None:
-            self._answer(refused)
+            self.answer(refused)
             return
         head = self._head
         if head.method == "TRACE":
             self._fail(not_allowed("a TRACE that would be sent on"))
         elif head.target == b"*":
             # It asks about the server and not about anything at an address (RFC 9110 section 9.3.7).
-            self._answer(Response(200, [("Allow", ALLOWED)], b""))
+            self.answer(Response(200, [("Allow", ALLOWED)], b""))
         else:
             try:
                 where = _https(head, self._port)
             except ProxyError as error:
                 self._fail(error)
             else:
-                self._answer(Response(308, [("Location", where)], b""))
+                self.answer(Response(308, [("Location", where)], b""))
 
 
 def _https(head: RequestHead, port: bytes) -> str:
