@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import cast
 
 from iocproxy.errors import ProxyError, Side, TlsFailure
-from iocproxy.exchange.ports import Exchanges, Forwarding, RequestSide
+from iocproxy.exchange.ports import Exchanges, Forwarding, RequestSide, Tunnel
 from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.errors import bad_request, bad_request_body
@@ -95,6 +95,7 @@ class ClientConnection(asyncio.Protocol):
         "_reading",
         "_stalled_at",
         "_state",
+        "_tunnel",
         "_waits",
         "blocked",
         "client",
@@ -161,6 +162,7 @@ class ClientConnection(asyncio.Protocol):
         self._waits = False  # the body comes when the upstream has said 100 (Continue)
         self._in_head = False
         self._exchange: RequestSide | None = None
+        self._tunnel: Tunnel | None = None
         self._reader: BodyReader | None = None
         self._ahead = b""
 
@@ -194,9 +196,9 @@ class ClientConnection(asyncio.Protocol):
         elif state is _BODY:
             self._read_body(data)
         elif state is _TUNNEL:
-            assert self._exchange is not None
+            assert self._tunnel is not None
             self.timer.arm(self.rules.timeouts.tunnel_idle)
-            self._exchange.client_data(data)
+            self._tunnel.client_data(data)
         elif state is _BUSY:
             self._ahead += data
             self._pause(_AHEAD)
@@ -213,8 +215,8 @@ class ClientConnection(asyncio.Protocol):
         if state is _BUSY or self._ahead:
             return True
         if state is _TUNNEL:
-            assert exchange is not None
-            exchange.client_eof()
+            assert self._tunnel is not None
+            self._tunnel.client_eof()
             return self._state is _TUNNEL
         if state is _BODY:
             assert exchange is not None
@@ -262,6 +264,7 @@ class ClientConnection(asyncio.Protocol):
 
     def exchange_over(self, *, keep_alive: bool) -> None:
         self._exchange = None
+        self._tunnel = None
         self._reader = None
         if self._state is _CLOSED:
             return
@@ -291,16 +294,15 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._close()
 
-    def begin_tunnel(self) -> None:
+    def begin_tunnel(self, tunnel: Tunnel) -> None:
         self._state = _TUNNEL
+        self._tunnel = tunnel
         self.timer.arm(self.rules.timeouts.tunnel_idle)
         ahead, self._ahead = self._ahead, b""
-        exchange = self._exchange
-        assert exchange is not None
         if ahead:
-            exchange.client_data(ahead)
+            tunnel.client_data(ahead)
         if self._eof:
-            exchange.client_eof()
+            tunnel.client_eof()
         self._unpause(_AHEAD)
 
     def end_output(self) -> None:

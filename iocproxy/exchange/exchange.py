@@ -17,7 +17,7 @@ most one such task at a time, `_task`, and without a lease the client side is he
 * CONNECTING: no lease yet. What arrives of the body is in `_kept`, bounded because the client is held.
 * WAITING: the lease is ours and has been sent the head. Nothing has come back, so a retry is still possible.
 * RESPONDING: the head of the response has been sent to the client: from here on an error can only break it off.
-* TUNNEL: bytes both ways.
+* TUNNEL: bytes both ways (exchange/tunnel.py).
 * OVER: the record is written; neither side may call again.
 
 Flow control is coupled: a side that cannot be written holds the other one.
@@ -42,6 +42,7 @@ from iocproxy.exchange.pages import Page
 from iocproxy.exchange.ports import ClientSide, Lease, Server
 from iocproxy.exchange.rewriting import check_answer, without_framing
 from iocproxy.exchange.shared import SERVERS_OWN, Goal, Shared
+from iocproxy.exchange.tunnel import Tunnel, switching
 from iocproxy.http1.body import NO_TRAILERS
 from iocproxy.http1.chunked import LAST_CHUNK, encode_chunk, last_chunk
 from iocproxy.http1.errors import bad_response
@@ -79,7 +80,6 @@ class Exchange:
         "_bytes_in",
         "_bytes_out",
         "_chunking",
-        "_client_eof",
         "_close_delimited",
         "_goal",
         "_head",
@@ -98,7 +98,7 @@ class Exchange:
         "_task",
         "_trailers",
         "_tried",
-        "_upstream_eof",
+        "_tunnel",
         "held",
         "lease",
         "request",
@@ -139,8 +139,7 @@ class Exchange:
         self._close_delimited = False
         self.held: HeldResponse | None = None  # the response, while the middleware has it
         # a tunnel
-        self._client_eof = False
-        self._upstream_eof = False
+        self._tunnel: Tunnel | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self._phase.name} {self.request!r} status={self._status}>"
@@ -244,7 +243,7 @@ class Exchange:
 
     def client_lost(self, error: ProxyError | None) -> None:
         if self._phase is _TUNNEL:
-            self._end_tunnel("" if error is None else told(error))
+            self.end_tunnel("" if error is None else told(error))
             return
         if not self._status:
             self._status = (0 if error is None else error.status) or 499
@@ -444,7 +443,7 @@ class Exchange:
     def upstream_failed(self, error: ProxyError) -> None:
         self.lease = None
         if self._phase is _TUNNEL:
-            self._end_tunnel(told(error))
+            self.end_tunnel(told(error))
             return
         if (
             error.retryable
@@ -469,46 +468,28 @@ class Exchange:
     # ── a tunnel ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def switched(self, head: ResponseHead, data: bytes) -> None:
-        if not _offered(head.upgrade, self._head.upgrade):
-            self._drop_upstream()
-            self._fail(bad_response("a 101 that nobody asked for", "http_upgrade_failed"))
+        lease, side = self.lease, self.side
+        assert lease is not None
+        try:
+            outgoing = switching(head, self._head, side.strict)
+        except ProxyError as error:
+            self._fail(error)
             return
         self._phase = _TUNNEL
         self._status = 101
         self.service.counters.tunnels_open += 1
-        strict = self.side.strict
-        fields = without_hsts(head.fields) if strict else head.fields
-        tail = b"Connection: Upgrade\r\nUpgrade: %b\r\n%b%b" % (head.upgrade, VIA[head.version], strict)
-        self.side.write(response_head(101, head.reason, fields, tail))
+        self._tunnel = tunnel = Tunnel(self, side, lease)
+        side.write(outgoing)
         if data:
-            self.upstream_data(data)
-        self.side.begin_tunnel()
+            tunnel.upstream_data(data)
+        lease.begin_tunnel(tunnel)
+        side.begin_tunnel(tunnel)
 
-    def client_data(self, data: bytes) -> None:
-        self._bytes_in += len(data)
-        if self.lease is not None:
-            self.lease.write(data, owed=False)
-
-    def upstream_data(self, data: bytes) -> None:
-        self._bytes_out += len(data)
-        self.side.write(data)
-        self.side.touch()
-
-    def client_eof(self) -> None:
-        self._client_eof = True
-        if self._upstream_eof:
-            self._end_tunnel("")
-        elif self.lease is not None:
-            self.lease.end_output()
-
-    def upstream_eof(self) -> None:
-        self._upstream_eof = True
-        if self._client_eof:
-            self._end_tunnel("")
-        else:
-            self.side.end_output()
-
-    def _end_tunnel(self, error: str) -> None:
+    def end_tunnel(self, error: str) -> None:
+        tunnel, self._tunnel = self._tunnel, None
+        assert tunnel is not None
+        self._bytes_in += tunnel.bytes_in
+        self._bytes_out += tunnel.bytes_out
         self.service.counters.tunnels_open -= 1
         if self.lease is not None:
             self.lease.release()  # closes it, after what is still to be written
@@ -537,7 +518,7 @@ class Exchange:
         if self._phase is _OVER:
             return
         if self._phase is _TUNNEL:
-            self._end_tunnel(told(error))
+            self.end_tunnel(told(error))
             return
         self._drop_upstream()
         if self._phase is _RESPONDING:
@@ -645,9 +626,3 @@ def _octets(value: object) -> bytes:
 
 #: A `Record` from its values without the detour through the keyword constructor.
 _record: Callable[[tuple[object, ...]], Record] = functools.partial(tuple.__new__, Record)
-
-
-def _offered(chosen: bytes, offered: bytes) -> bool:
-    """Whether every protocol of a 101 was in the request's Upgrade (RFC 9110 section 7.8)."""
-    wanted = {item.strip(b" \t").lower() for item in offered.split(b",") if item.strip(b" \t")}
-    return bool(chosen) and all(item.strip(b" \t").lower() in wanted for item in chosen.split(b","))

@@ -58,8 +58,8 @@ class ClientSide(Protocol):
         """The response cannot be completed: close so that the client sees it (with a reset when `abort`)."""
         ...
 
-    def begin_tunnel(self) -> None:
-        """From now on bytes go to `RequestSide.client_data` as they come; what was read ahead goes first."""
+    def begin_tunnel(self, tunnel: Tunnel) -> None:
+        """From now on bytes go to `tunnel` as they come; what was read ahead goes first. `exchange_over` ends it."""
         ...
 
     def end_output(self) -> None:
@@ -93,14 +93,6 @@ class RequestSide(Protocol):
 
     def client_blocked(self) -> None: ...
     def client_unblocked(self) -> None: ...
-
-    def client_data(self, data: bytes) -> None:
-        """Tunnel: bytes for the upstream."""
-        ...
-
-    def client_eof(self) -> None:
-        """Tunnel: the client will send nothing more."""
-        ...
 
 
 class Exchanges(Protocol):
@@ -148,12 +140,24 @@ class ResponseSide(Protocol):
     def upstream_blocked(self) -> None: ...
     def upstream_unblocked(self) -> None: ...
 
+
+class Tunnel(Protocol):
+    """Where the two sides' bytes go after a 101. All else that happens to a side is told to its exchange as before."""
+
+    def client_data(self, data: bytes) -> None:
+        """Bytes for the upstream."""
+        ...
+
+    def client_eof(self) -> None:
+        """The client will send nothing more."""
+        ...
+
     def upstream_data(self, data: bytes) -> None:
-        """Tunnel: bytes for the client."""
+        """Bytes for the client."""
         ...
 
     def upstream_eof(self) -> None:
-        """Tunnel: the upstream will send nothing more."""
+        """The upstream will send nothing more."""
         ...
 
 
@@ -175,6 +179,10 @@ class Lease(Protocol):
     def write(self, data: bytes, *, owed: bool) -> None:
         """Send more, `owed` as in `start` (`data` may be empty then). When the buffer fills,
         `ResponseSide.upstream_blocked` is called before this returns."""
+        ...
+
+    def begin_tunnel(self, tunnel: Tunnel) -> None:
+        """From now on bytes go to `tunnel` as they come. `release` and `abort` end it."""
         ...
 
     def end_output(self) -> None:

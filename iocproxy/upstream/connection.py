@@ -20,7 +20,7 @@ from typing import Protocol, cast
 
 from iocproxy.config import Timeouts
 from iocproxy.errors import ProxyError, Side, own_fault
-from iocproxy.exchange.ports import ResponseSide
+from iocproxy.exchange.ports import ResponseSide, Tunnel
 from iocproxy.http1.body import NO_TRAILERS, BodyReader, body_reader
 from iocproxy.http1.chunked import ChunkError
 from iocproxy.http1.errors import bad_response, bad_response_body
@@ -80,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_state",
         "_timeouts",
         "_timer",
+        "_tunnel",
         "blocked",
         "link",
         "on_open",
@@ -109,6 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._held = False
         # for one exchange
         self._exchange: ResponseSide | None = None
+        self._tunnel: Tunnel | None = None
         self._method = ""
         self._reader: BodyReader | None = None
         self._reusable = False
@@ -133,16 +135,16 @@ class UpstreamConnection(asyncio.Protocol):
         elif state is _BODY:
             self._read_body(data)
         elif state is _TUNNEL:
-            assert self._exchange is not None
-            self._exchange.upstream_data(data)
+            assert self._tunnel is not None
+            self._tunnel.upstream_data(data)
         elif state is _IDLE:
             self._close()  # not asked for: perhaps a 408 before it closes, perhaps an attempt to poison the pool
 
     def eof_received(self) -> bool | None:
         state = self._state
         if state is _TUNNEL:
-            assert self._exchange is not None
-            self._exchange.upstream_eof()
+            assert self._tunnel is not None
+            self._tunnel.upstream_eof()
             return self._state is _TUNNEL
         if state is _BODY:
             assert self._reader is not None
@@ -211,6 +213,9 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._timer.cancel()
 
+    def begin_tunnel(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
     def end_output(self) -> None:
         assert self.link is not None
         end_output(self.link)
@@ -234,6 +239,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def release(self) -> None:
         self._exchange = None
+        self._tunnel = None
         if self._state is _IDLE and self._reusable and not self.blocked:
             if self._held:
                 self.unhold()
@@ -245,6 +251,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         self._exchange = None
+        self._tunnel = None
         if self._state is not _CLOSED:
             self._state = _CLOSED
             self._timer.cancel()

@@ -10,11 +10,13 @@ import pytest
 
 from iocproxy.client.connection import ClientConnection
 from iocproxy.exchange.exchange import Exchange
+from iocproxy.exchange.tunnel import Tunnel
 from iocproxy.testing import Certificates, Origin, ProxyFactory, RawClient, RunningProxy
+from iocproxy.testing.websocket import connect
 from iocproxy.tls import TlsLink
 from iocproxy.upstream.connection import UpstreamConnection
 
-KINDS = (ClientConnection, UpstreamConnection, Exchange, TlsLink)
+KINDS = (ClientConnection, UpstreamConnection, Exchange, Tunnel, TlsLink)
 
 
 def kept() -> list[object]:
@@ -32,7 +34,9 @@ def no_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize(
-    "target", ["/bytes/100000", "/down", "", "garbage"], ids=["answered", "upstream down", "no request", "refused"]
+    "target",
+    ["/bytes/100000", "/down", "", "garbage", "/ws", "/ws?left"],
+    ids=["answered", "upstream down", "no request", "refused", "tunnel", "tunnel left"],
 )
 def test_closed_connections_leave_no_circles(
     iocproxy: ProxyFactory, iocproxy_origin: Origin, iocproxy_certificates: Certificates, tls: bool, target: str
@@ -49,6 +53,9 @@ def test_closed_connections_leave_no_circles(
             if target == "garbage":
                 client.send(b"garbage\r\n\r\n")
                 assert client.read_response().status == 400
+            elif target.startswith("/ws"):
+                tunnel = connect(client)
+                assert target != "/ws" or tunnel.close() == 1000
             elif target:
                 client.request("GET", target)
     proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
