@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from iocproxy.errors import ProxyError
+from iocproxy.exchange.pages import ErrorPages
 from iocproxy.http1.serialize import response_head
 from iocproxy.message import Fields, reason_phrase
 
@@ -65,6 +66,12 @@ def error_fields(error: ProxyError, content_type: bytes) -> Fields:
     if error.status == 405:
         fields.append((b"Allow", ALLOWED.encode("ascii")))  # RFC 9110 section 15.5.6
     return fields
+
+
+def error_answer(error: ProxyError, pages: ErrorPages, *, as_json: bool) -> tuple[Fields, bytes]:
+    """The fields and the body of the answer to `error`: the operator's page where there is one."""
+    content_type, body = pages.find(error.status, as_json=as_json) or error_body(error.status, as_json=as_json)
+    return error_fields(error, content_type), body
 
 
 def own_response(

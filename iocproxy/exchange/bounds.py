@@ -37,6 +37,11 @@ def misdirected() -> ProxyError:
     return ProxyError(said, side=Side.CLIENT, stage="head", status=421, proxy_status="http_request_denied")
 
 
+def no_route() -> ProxyError:
+    said = "no route for this host and path"
+    return ProxyError(said, side=Side.CLIENT, stage="route", status=404, proxy_status="destination_not_found")
+
+
 def too_large(most: int) -> ProxyError:
     return bad_request_body(f"a body of more than {most} octets", 413)
 

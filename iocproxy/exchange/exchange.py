@@ -31,16 +31,25 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from iocproxy.errors import ProxyError, Side, own_fault
-from iocproxy.exchange.answers import ALLOWED, error_body, error_fields, own_response, prefers_json, told
-from iocproxy.exchange.bounds import COUNTED, check_head, hops_left, misdirected, not_allowed, one_hop_less, too_large
+from iocproxy.errors import ProxyError, own_fault
+from iocproxy.exchange.answers import ALLOWED, error_answer, own_response, prefers_json, told
+from iocproxy.exchange.bounds import (
+    COUNTED,
+    check_head,
+    hops_left,
+    misdirected,
+    no_route,
+    not_allowed,
+    one_hop_less,
+    too_large,
+)
 from iocproxy.exchange.forwarding import VIA
 from iocproxy.exchange.hooks import HeldResponse, run_request_hooks
 from iocproxy.exchange.leasing import IDEMPOTENT, connect
 from iocproxy.exchange.outgoing import request_for, response_for, without_hsts
-from iocproxy.exchange.pages import Page
+from iocproxy.exchange.pages import ErrorPages
 from iocproxy.exchange.ports import ClientSide, Lease, Server
-from iocproxy.exchange.rewriting import check_answer, without_framing
+from iocproxy.exchange.rewriting import check_answer, octets, without_framing
 from iocproxy.exchange.shared import SERVERS_OWN, Goal, Shared
 from iocproxy.exchange.tunnel import Tunnel, switching
 from iocproxy.http1.body import NO_TRAILERS
@@ -184,15 +193,7 @@ class Exchange:
         return self._phase is not _OVER
 
     def _without_route(self) -> None:
-        self._fail(
-            ProxyError(
-                "no route for this host and path",
-                side=Side.CLIENT,
-                stage="route",
-                status=404,
-                proxy_status="destination_not_found",
-            )
-        )
+        self._fail(no_route())
 
     def _within_bounds(self) -> bool:
         """Whether the request may go on; answered otherwise."""
@@ -362,7 +363,6 @@ class Exchange:
     def interim_response(self, head: ResponseHead) -> None:
         self._interim += 1
         if self._interim > _MAX_INTERIM:
-            self._drop_upstream()
             self._fail(bad_response(f"more than {_MAX_INTERIM} interim responses"))
         elif self._head.version == 11:  # RFC 9110 section 15.2: never to an HTTP/1.0 client
             self.service.counters.responses[1] += 1
@@ -526,18 +526,16 @@ class Exchange:
             # Where only the end of the connection marks the end of the body, a plain close would look complete.
             self.side.exchange_broken(abort=self._close_delimited or self.side.scheme == "https")
         else:
-            as_json = self._prefers_json()
-            content_type, body = self._page(error.status, as_json) or error_body(error.status, as_json=as_json)
-            self._give(error.status, reason_phrase(error.status), error_fields(error, content_type), body, told(error))
+            fields, body = error_answer(error, self._pages(), as_json=self._prefers_json())
+            self._give(error.status, reason_phrase(error.status), fields, body, told(error))
 
     def _prefers_json(self) -> bool:
         accept = next((value for name, value in self.request.fields if name.lower() == b"accept"), b"")
         return prefers_json(accept)
 
-    def _page(self, status: int, as_json: bool) -> Page | None:
-        """The operator's own page for an error of the proxy's, None where there is none."""
-        pages = self.service.pages if self._goal is None else self._goal.pages
-        return pages.find(status, as_json=as_json)
+    def _pages(self) -> ErrorPages:
+        """The operator's own, for errors of the proxy's."""
+        return self.service.pages if self._goal is None else self._goal.pages
 
     def answer(self, said: object) -> None:
         """A middleware's own response."""
@@ -548,7 +546,7 @@ class Exchange:
             return
         fields, body = without_framing(response.fields, b"date"), response.body or b""
         if isinstance(response, TooManyRequests):
-            page = self._page(response.status, self._prefers_json())
+            page = self._pages().find(response.status, as_json=self._prefers_json())
             if page is not None:
                 fields = [(b"Content-Type", page.content_type), *without_framing(fields, b"content-type")]
                 body = page.body
@@ -593,7 +591,7 @@ class Exchange:
         if not service.chain.on_complete:
             return
         if service.chain.shows_requests:
-            request.host, request.target = _octets(request.host), _octets(request.target)
+            request.host, request.target = octets(request.host), octets(request.target)
         tls = client.tls
         service.complete(
             _record(
@@ -617,11 +615,6 @@ class Exchange:
                 )
             )
         )
-
-
-def _octets(value: object) -> bytes:
-    """What a middleware may have put in the place of octets when it no longer mattered."""
-    return value if isinstance(value, bytes) else str(value).encode("latin-1", "backslashreplace")
 
 
 #: A `Record` from its values without the detour through the keyword constructor.

@@ -71,6 +71,11 @@ def _check_fields(fields: object) -> None:
                 raise ValueError(f"a middleware made the field {field!r}; allowed is (name, value), each as bytes")
 
 
+def octets(value: object) -> bytes:
+    """What a middleware may have put in the place of octets when it no longer mattered."""
+    return value if isinstance(value, bytes) else str(value).encode("latin-1", "backslashreplace")
+
+
 def take_over_response(head: ResponseHead, response: Response) -> None:
     """Put into `head` what the middlewares made of it. Raises ValueError for what could not be sent."""
     _check_head(response)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iocproxy.errors import ProxyError
-from iocproxy.exchange.answers import error_body, error_fields, own_response, told
+from iocproxy.exchange.answers import error_answer, own_response, told
 from iocproxy.exchange.exchange import Exchange
 from iocproxy.exchange.forwarding import Forwarding
 from iocproxy.exchange.ports import ClientSide, RequestSide
@@ -35,13 +35,12 @@ class Service(Shared):
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""
-        page = self.pages.find(error.status, as_json=False)
-        content_type, body = page or error_body(error.status, as_json=False)
+        fields, body = error_answer(error, self.pages, as_json=False)
         head = own_response(
             self.date_line() + side.strict,
             error.status,
             reason_phrase(error.status),
-            error_fields(error, content_type),
+            fields,
             body,
             11,
             keep_alive=False,
