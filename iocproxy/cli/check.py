@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from iocproxy.cli.options import find_modules_beside
-from iocproxy.config import Config, Listener, Rate, load_config
+from iocproxy.config import Config, Listener, Rates, load_config
 from iocproxy.config.values import show_duration
 from iocproxy.server.material import faults_of, load_material
 from iocproxy.telemetry.lines import printable
@@ -98,11 +98,11 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
         yield "exempt", ", ".join(map(str, limits.exempt))
 
 
-def _rate(rate: Rate | None, what: str, *, dry_run: bool) -> str:
-    if rate is None:
+def _rate(rates: Rates, what: str, *, dry_run: bool) -> str:
+    if not rates:
         return "unlimited"
-    counted = " (dry run: only counted)" if dry_run else ""
-    return f"{rate.limit} {what} in any {show_duration(rate.window)} a client{counted}"
+    said = " and ".join(f"{rate.limit} {what} in any {show_duration(rate.window)}" for rate in rates)
+    return f"{said} a client{' (dry run: only counted)' if dry_run else ''}"
 
 
 def _count(count: int | None) -> str:

@@ -5,6 +5,21 @@ Nothing here is called while serving; the layers above read plain values off the
 
 from __future__ import annotations
 
+from iocproxy.config.limit_values import Key, KeyPart, Rate, Rates
+from iocproxy.config.limits import (
+    AccessLists,
+    Bandwidth,
+    ConnectionLimits,
+    HandshakeLimits,
+    LimitRule,
+    Limits,
+    Penalty,
+    Redis,
+    RequestLimits,
+    RouteBandwidth,
+    RouteLimits,
+    RouteRequestLimits,
+)
 from iocproxy.config.load import load_config, parse_config
 from iocproxy.config.manual import reference_markdown
 from iocproxy.config.model import Config
@@ -14,20 +29,15 @@ from iocproxy.config.sections import (
     Admin,
     Certificate,
     ClientCertificateFields,
-    ConnectionLimits,
     Errors,
     Forwarding,
     Health,
     Http,
-    Limits,
     Listener,
     Logging,
     Middleware,
-    RequestLimits,
     Route,
     RouteHttp,
-    RouteLimits,
-    RouteRequestLimits,
     RouteTimeouts,
     ServerSettings,
     Timeouts,
@@ -36,10 +46,12 @@ from iocproxy.config.sections import (
     Upstream,
 )
 from iocproxy.config.starter import example_toml
-from iocproxy.config.values import Bind, Hsts, Network, Rate, Server
+from iocproxy.config.values import Bind, Hsts, Network, Server
 
 __all__ = [
+    "AccessLists",
     "Admin",
+    "Bandwidth",
     "Bind",
     "Certificate",
     "ClientCertificateFields",
@@ -47,18 +59,26 @@ __all__ = [
     "ConnectionLimits",
     "Errors",
     "Forwarding",
+    "HandshakeLimits",
     "Health",
     "Hsts",
     "Http",
+    "Key",
+    "KeyPart",
+    "LimitRule",
     "Limits",
     "Listener",
     "Logging",
     "Middleware",
     "Network",
     "Parts",
+    "Penalty",
     "Rate",
+    "Rates",
+    "Redis",
     "RequestLimits",
     "Route",
+    "RouteBandwidth",
     "RouteHttp",
     "RouteLimits",
     "RouteRequestLimits",

@@ -8,12 +8,12 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from iocproxy.config.base import Section
 from iocproxy.config.faults import place, problems_of, raise_faults
+from iocproxy.config.limits import Limits
 from iocproxy.config.sections import (
     Admin,
     Errors,
     Forwarding,
     Http,
-    Limits,
     Listener,
     Logging,
     Middleware,

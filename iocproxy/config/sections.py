@@ -13,6 +13,7 @@ from pydantic import Field
 from iocproxy.config import shapes
 from iocproxy.config.base import Section
 from iocproxy.config.hsts import HstsItem
+from iocproxy.config.limits import RouteLimits
 from iocproxy.config.servers import ServerItem
 from iocproxy.config.shapes import (
     AlpnProtocol,
@@ -20,7 +21,6 @@ from iocproxy.config.shapes import (
     BodyRate,
     ClassName,
     ClientAuth,
-    CountOrOff,
     ErrorFiles,
     FieldName,
     FilePath,
@@ -36,11 +36,9 @@ from iocproxy.config.shapes import (
     MaxRequestLine,
     MaxRequests,
     NotYet,
-    RateOrOff,
     RouteHost,
     RoutePath,
     SomeItems,
-    Storage,
     Text,
     Timeout,
     TlsHost,
@@ -48,7 +46,7 @@ from iocproxy.config.shapes import (
     UpstreamHost,
     Workers,
 )
-from iocproxy.config.values import ALPN_PROTOCOLS, Rate
+from iocproxy.config.values import ALPN_PROTOCOLS
 
 
 class ServerSettings(Section):
@@ -331,97 +329,6 @@ class Listener(Section):
         examples=[True],
     )
     tls: Tls | None = Field(None, description="TLS at this listener.")
-
-
-class ConnectionLimits(Section):
-    """Checked when a connection is accepted, before any TLS work. What is refused is closed."""
-
-    rate: RateOrOff = Field(
-        Rate(60, 10.0),
-        description="New connections of one client: no interval of that length sees more.",
-        examples=["60/10s"],
-    )
-    concurrent: CountOrOff = Field(100, description="Open connections of one client.", examples=[100])
-    total: CountOrOff = Field(10_000, description="Open connections of all clients together.", examples=[10_000])
-    dry_run: Flag = Field(
-        False,
-        description="Only log and count what would be refused.",
-        examples=[True],
-    )
-
-
-class HandshakeLimits(Section):
-    """Checked when a connection is accepted at a listener with TLS, before any TLS work. Failed handshakes are counted:
-    those that the client broke off, got wrong or did not finish in time. Who has too many of them is closed."""
-
-    rate: RateOrOff = Field(
-        Rate(30, 60.0),
-        description="Failed handshakes of one client: with so many in such a time, it is refused.",
-        examples=["30/1m"],
-    )
-    dry_run: Flag = Field(
-        False,
-        description="Only log and count what would be refused.",
-        examples=[True],
-    )
-
-
-class RequestLimits(Section):
-    """Checked for every request. What is refused is answered with 429 and Retry-After."""
-
-    rate: RateOrOff = Field(
-        Rate(300, 10.0),
-        description="Requests of one client: no interval of that length sees more.",
-        examples=["300/10s"],
-    )
-    dry_run: Flag = Field(
-        False,
-        description="Only log and count what would be refused.",
-        examples=[True],
-    )
-
-
-class Limits(Section):
-    """What one client may take. On by default; a limit given as false is off."""
-
-    ipv4_prefix: Annotated[int, shapes.whole(1, 32)] = Field(
-        32, description="IPv4 addresses that share this many bits are one client.", examples=[32]
-    )
-    ipv6_prefix: Annotated[int, shapes.whole(1, 128)] = Field(
-        64, description="IPv6 addresses that share this many bits are one client.", examples=[64]
-    )
-    exempt: Items[IpNetwork] = Field((), description="Networks that no limit holds for.", examples=[["127.0.0.0/8"]])
-    max_clients: Annotated[int, shapes.whole(1, 10_000_000)] = Field(
-        100_000, description="Clients remembered at a time; bounds the memory the limits take.", examples=[100_000]
-    )
-    storage: Annotated[Storage, NotYet("memory", '`storage` other than "memory"')] = Field(
-        "memory", description="Where the windows are kept.", examples=["memory"]
-    )
-    connections: ConnectionLimits = Field(default_factory=ConnectionLimits, description="Limits at accept.")
-    handshakes: HandshakeLimits = Field(default_factory=HandshakeLimits, description="Limit on failed TLS handshakes.")
-    requests: RequestLimits = Field(default_factory=RequestLimits, description="Limits per request.")
-
-
-class RouteRequestLimits(Section):
-    """Holds for the requests of one route in place of `[limits.requests]`, and is counted on its own."""
-
-    rate: RateOrOff = Field(
-        description="Requests of one client to this route: no interval of that length sees more.",
-        examples=["20/1s"],
-    )
-    dry_run: Flag = Field(
-        False,
-        description="Only log and count what would be refused.",
-        examples=[True],
-    )
-
-
-class RouteLimits(Section):
-    """The limits of one route."""
-
-    requests: RouteRequestLimits | None = Field(
-        None, description="The route's own request limit; without it `[limits.requests]` holds."
-    )
 
 
 class RouteHttp(Section):

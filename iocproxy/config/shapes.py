@@ -15,9 +15,10 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from iocproxy.config import values
+from iocproxy.config import limit_values, values
+from iocproxy.config.limit_values import Key, Rate, Rates
 from iocproxy.config.source import base_directory
-from iocproxy.config.values import Bind, Network, Rate, RefusedError, Server
+from iocproxy.config.values import Bind, Network, RefusedError, Server
 
 JsonSchema = dict[str, Any]
 
@@ -201,17 +202,65 @@ def _read_storage(value: Any) -> str:
     return value
 
 
-_RATE = Shape(
-    'a rate "COUNT/DURATION", such as "300/10s"',
-    values.read_rate,
-    {"type": "string", "pattern": f"^[0-9]+/{values.DURATION_PATTERN}$"},
-    str,
-)
+def redis_prefix() -> Shape:
+    return Shape(
+        "a text of 1 to 64 printable ASCII characters without blanks and braces",
+        limit_values.read_prefix,
+        {"type": "string", "pattern": "^[!-z|~]{1,64}$"},
+    )
+
+
+_RATE_SCHEMA: JsonSchema = {"type": "string", "pattern": f"^[0-9]+/{values.DURATION_PATTERN}$"}
 
 Flag: TypeAlias = Annotated[bool, Shape("true or false", _read_flag, {"type": "boolean"})]
 Text: TypeAlias = Annotated[str, Shape("a text that is not empty", _read_text, {"type": "string", "minLength": 1})]
 FilePath: TypeAlias = Annotated[Path, Shape("a file's path", _read_path, {"type": "string", "minLength": 1}, str)]
-RateOrOff: TypeAlias = Annotated[Rate | None, _RATE.or_off()]
+RatesOrOff: TypeAlias = Annotated[
+    Rates,
+    Shape(
+        'a rate "COUNT/DURATION", such as "300/10s", an array of them, or false for none',
+        limit_values.read_rates,
+        {
+            "anyOf": [
+                _RATE_SCHEMA,
+                {"type": "array", "items": _RATE_SCHEMA, "minItems": 1, "maxItems": limit_values.MAX_WINDOWS},
+                {"const": False},
+            ]
+        },
+        limit_values.show_rates,
+    ),
+]
+LimitKey: TypeAlias = Annotated[
+    Key,
+    Shape(
+        '"address", "certificate", "everyone", "host", "method", "route", "header:NAME", "cookie:NAME", "query:NAME" '
+        'or "path:N", or an array of them',
+        limit_values.read_key,
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+        limit_values.show_key,
+    ),
+]
+LimitName: TypeAlias = Annotated[
+    str,
+    Shape(
+        "a name of 1 to 64 letters, digits, dots, dashes and underscores, a letter first",
+        limit_values.read_limit_name,
+        {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.-]{0,63}$"},
+    ),
+]
+Method: TypeAlias = Annotated[
+    str,
+    Shape('a method, such as "POST"', limit_values.read_method, {"type": "string", "pattern": "^[A-Z][A-Z-]{0,31}$"}),
+]
+AnswerStatus: TypeAlias = Annotated[
+    str,
+    Shape(
+        'a status from 200 to 599, or "2xx" to "5xx"',
+        limit_values.read_status,
+        {"anyOf": [{"type": "integer", "minimum": 200, "maximum": 599}, {"type": "string"}]},
+        limit_values.show_status,
+    ),
+]
 CountOrOff: TypeAlias = Annotated[int | None, whole(1, 1_000_000).or_off()]
 Timeout: TypeAlias = Annotated[float, duration("1ms", "7d")]
 BindAddress: TypeAlias = Annotated[
@@ -386,7 +435,7 @@ class _Array:
         return {**handler(core), **({"minItems": self.least} if self.least else {})}
 
     def _check(self, value: Any) -> Any:
-        if not isinstance(value, list | tuple) or isinstance(value, Bind | Rate | Server):
+        if not isinstance(value, list | tuple) or isinstance(value, Bind | Rate | Rates | Server):
             raise RefusedError("must be an array")
         if len(value) < self.least:
             raise RefusedError("must have at least one")

@@ -33,16 +33,6 @@ class Bind(NamedTuple):
         return join_host_port(self.host, self.port)
 
 
-class Rate(NamedTuple):
-    """At most `limit` events in any interval of `window` seconds."""
-
-    limit: int
-    window: float
-
-    def __str__(self) -> str:
-        return f"{self.limit}/{show_duration(self.window)}"
-
-
 class Hsts(NamedTuple):
     """What Strict-Transport-Security says (RFC 6797 section 6.1); `max_age` in seconds."""
 
@@ -98,7 +88,6 @@ SIZE_PATTERN = r"[0-9]+(B|KiB|MiB|GiB)"
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,40})?)(ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15})(B|KiB|MiB|GiB)")
-_RATE = re.compile(r"([0-9]{1,15})/(.+)")
 
 
 def read_duration(value: Any) -> float:
@@ -160,25 +149,6 @@ def read_whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise RefusedError
     return value
-
-
-MAX_RATE = 1_000_000
-MIN_WINDOW, MAX_WINDOW = 0.05, 86_400.0
-
-
-def read_rate(value: Any) -> Rate:
-    """A `Rate`, from "300/10s": 1 to 1,000,000 events in 50ms to 1d."""
-    if isinstance(value, Rate):
-        limit, window = read_whole(value.limit), read_duration(value.window)
-    elif isinstance(value, str) and (match := _RATE.fullmatch(value)):
-        limit, window = int(match[1]), read_duration(match[2])
-    else:
-        raise RefusedError
-    if not 1 <= limit <= MAX_RATE:
-        raise RefusedError(f"the count must be 1 to {MAX_RATE}")
-    if not MIN_WINDOW <= window <= MAX_WINDOW:
-        raise RefusedError("the window must be 50ms to 1d")
-    return Rate(limit, window)
 
 
 # --- names and addresses --------------------------------------------------------------------------------------
@@ -445,7 +415,7 @@ def show(value: Any, width: int = 60) -> str:
         return "a very large number" if isinstance(value, int) and abs(value) >= 10**width else repr(value)
     if isinstance(value, Mapping):
         return "a table" if value else "an empty table"
-    if isinstance(value, list | tuple) and not isinstance(value, Bind | Hsts | Rate | Server):
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return "an array" if value else "an empty array"
     text = " ".join(str(value).split())
     return text if len(text) <= width else f"{text[:width]}…"

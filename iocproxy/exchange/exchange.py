@@ -31,7 +31,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from iocproxy.errors import ProxyError, own_fault
+from iocproxy.errors import ProxyError, Side, own_fault
 from iocproxy.exchange.answers import ALLOWED, error_answer, own_response, prefers_json, told
 from iocproxy.exchange.bounds import (
     COUNTED,
@@ -60,7 +60,7 @@ from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
 from iocproxy.http1.serialize import response_head
 from iocproxy.message import Fields, Record, Request, Response, reason_phrase
-from iocproxy.middleware.request_limits import TooManyRequests
+from iocproxy.middleware.guard import Refusal
 
 
 class Phase(enum.Enum):
@@ -544,13 +544,19 @@ class Exchange:
         except ValueError as error:
             self.hook_failed("on_request", error)
             return
-        fields, body = without_framing(response.fields, b"date"), response.body or b""
-        if isinstance(response, TooManyRequests):
-            page = self._pages().find(response.status, as_json=self._prefers_json())
-            if page is not None:
-                fields = [(b"Content-Type", page.content_type), *without_framing(fields, b"content-type")]
-                body = page.body
-        self._give(response.status, response.reason, fields, body, "")
+        fields = without_framing(response.fields, b"date")
+        if isinstance(response, Refusal):
+            refused = ProxyError(
+                response.why,
+                side=Side.CLIENT,
+                stage="limits",
+                status=response.status,
+                proxy_status="http_request_denied",
+            )
+            own, body = error_answer(refused, self._pages(), as_json=self._prefers_json())
+            self._give(response.status, response.reason, [*own, *fields], body, told(refused))
+        else:
+            self._give(response.status, response.reason, fields, response.body or b"", "")
 
     def _give(self, status: int, reason: bytes, fields: Fields, body: bytes, error: str) -> None:
         head, side = self._head, self.side
@@ -588,6 +594,8 @@ class Exchange:
         counters.bytes_in += self._bytes_in
         counters.bytes_out += self._bytes_out
         counters.responses[self._status // 100] += 1
+        for hook in service.chain.on_ended:
+            hook(client, request, self._status)
         if not service.chain.on_complete:
             return
         if service.chain.shows_requests:

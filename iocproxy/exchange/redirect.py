@@ -83,11 +83,11 @@ class _Redirected(Exchange):
     def _without_route(self) -> None:
         if self.side.requests >= self._rules.max_requests:
             self.side.draining = True
-        limits = self.service.chain.request_limits
-        refused = limits.on_request(self.request) if limits is not None else None
-        if refused is not None:
-            self.answer(refused)
-            return
+        for guard in self.service.chain.guards:
+            refused = guard(self.request)
+            if refused is not None:
+                self.answer(refused)
+                return
         head = self._head
         if head.method == "TRACE":
             self._fail(not_allowed("a TRACE that would be sent on"))

@@ -50,6 +50,8 @@ class Service(Shared):
         sent = len(body) if content else 0
         self.counters.bytes_out += sent
         side.write(head + body if content else head)
+        for hook in self.chain.on_ended:
+            hook(side.client, None, error.status)
         tls = side.client.tls
         self.complete(
             Record(

@@ -8,5 +8,6 @@ from __future__ import annotations
 from iocproxy.limits.concurrency import ConcurrencyLimit, Refused
 from iocproxy.limits.keys import ClientKeys, NetworkSet
 from iocproxy.limits.window import WindowLimit
+from iocproxy.limits.windows import Windows
 
-__all__ = ["ClientKeys", "ConcurrencyLimit", "NetworkSet", "Refused", "WindowLimit"]
+__all__ = ["ClientKeys", "ConcurrencyLimit", "NetworkSet", "Refused", "WindowLimit", "Windows"]

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
 from iocproxy.message import Client, Record, Request, Response
-from iocproxy.middleware.request_limits import RequestLimits
+from iocproxy.middleware.guard import Guard
 
 OnConnect = Callable[[Client], "bool | str | Awaitable[bool | None] | None"]
 OnRequest = Callable[[Request], "Response | Awaitable[Response | None] | None"]
 OnResponse = Callable[[Request, Response], "Awaitable[None] | None"]
 OnComplete = Callable[[Record], "Awaitable[None] | None"]
 OnDisconnect = Callable[[Client], None]
+OnEnded = Callable[[Client, "Request | None", int], None]
 
 
 class Doorkeeper(NamedTuple):
@@ -30,11 +31,12 @@ class Chain:
 
     __slots__ = (
         "doorkeepers",
+        "guards",
         "members",
         "on_complete",
+        "on_ended",
         "on_request",
         "on_response",
-        "request_limits",
         "rewrites",
         "shows_requests",
     )
@@ -49,12 +51,17 @@ class Chain:
         self.on_request: tuple[OnRequest, ...] = self._hooks("on_request")
         self.on_response: tuple[OnResponse, ...] = self._hooks("on_response")
         self.on_complete: tuple[OnComplete, ...] = self._hooks("on_complete")
-        #: for a listener that serves no request and has to limit them all the same
-        self.request_limits = next((member for member in self.members if isinstance(member, RequestLimits)), None)
-        #: whether a request may have been changed by user code and has to be checked before it is forwarded
-        self.rewrites = any(
-            hasattr(member, "on_request") and not isinstance(member, RequestLimits) for member in self.members
+        guards = [member for member in self.members if isinstance(member, Guard)]
+        self.on_ended: tuple[OnEnded, ...] = tuple(
+            hook for guard in guards if (hook := getattr(guard, "on_ended", None)) is not None
         )
+        #: the built-in limits' share of `on_request`, for a listener that serves no request and has to limit them all
+        #: the same
+        self.guards: tuple[OnRequest, ...] = tuple(
+            hook for guard in guards if (hook := getattr(guard, "on_request", None)) is not None
+        )
+        #: whether a request may have been changed by user code and has to be checked before it is forwarded
+        self.rewrites = len(self.on_request) > len(self.guards)
         #: whether user code gets to see requests, and so needs some of its own to change
         self.shows_requests = self.rewrites or bool(self.on_response)
 

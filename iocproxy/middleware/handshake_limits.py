@@ -9,45 +9,43 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from iocproxy.clock import Clock
-from iocproxy.limits import NetworkSet, WindowLimit
+from iocproxy.limits import NetworkSet, Windows
 from iocproxy.message import Client
 
 
 class HandshakeLimits:
     """Refuses a client whose window is full of failures, until the oldest of them has left it.
 
-    With `dry_run` nothing is refused; `would_refuse` is told the client instead.
+    `refused` is told the client; with `dry_run` that is all that happens.
     """
 
-    __slots__ = ("_clock", "_dry_run", "_exempt", "_window", "_would_refuse")
+    __slots__ = ("_clock", "_dry_run", "_exempt", "_refused", "_windows")
 
     def __init__(
         self,
-        window: WindowLimit,
+        windows: Windows,
         exempt: NetworkSet,
         clock: Clock,
         *,
         dry_run: bool,
-        would_refuse: Callable[[Client], None],
+        refused: Callable[[Client], None],
     ) -> None:
-        self._window = window
+        self._windows = windows
         self._exempt = exempt
         self._clock = clock
         self._dry_run = dry_run
-        self._would_refuse = would_refuse
+        self._refused = refused
 
     def refuses(self, client: Client) -> bool:
         """Whether the client is to be refused; counts nothing."""
-        if not len(self._window) or not self._window.peek(client.key, self._clock()):
+        if not len(self._windows) or not self._windows.peek(client.key, self._clock()):
             return False
         if client.address in self._exempt:  # others of its network are to blame
             return False
-        if self._dry_run:
-            self._would_refuse(client)
-            return False
-        return True
+        self._refused(client)
+        return not self._dry_run
 
     def failed(self, client: Client) -> None:
         """A handshake of the client has failed. Beyond the limit there is nothing left to count."""
         if client.address not in self._exempt:
-            self._window.check(client.key, self._clock())
+            self._windows.note(client.key, self._clock())

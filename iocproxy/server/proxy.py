@@ -29,6 +29,7 @@ from iocproxy.clock import Clock, monotonic
 from iocproxy.config import Config
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.message import Record
+from iocproxy.middleware.decisions import Decisions
 from iocproxy.net.address import Address
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.listener import Listener
@@ -37,10 +38,11 @@ from iocproxy.net.resolver import Resolver
 from iocproxy.net.sockets import bind_listener
 from iocproxy.net.tasks import Tasks
 from iocproxy.server.admission import Admission
-from iocproxy.server.assembly import Assembly, Surroundings, assemble
+from iocproxy.server.assembly import Assembly, assemble
 from iocproxy.server.certificates import Certificates, Serving
 from iocproxy.server.conduct import Conduct
 from iocproxy.server.material import Material, access_file_fault, load_material
+from iocproxy.server.surroundings import Surroundings
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
 from iocproxy.telemetry.sessions import SessionCounters
@@ -83,6 +85,7 @@ class Proxy:
         self._on_record = on_record
         self._phase = Phase.MADE
         self._counters = Counters()
+        self._decisions = Decisions(clock, self._log)
         self._addresses: tuple[Address, ...] = ()
         self._listeners: list[Listener] = []
         self._certificates: Certificates | None = None
@@ -107,6 +110,8 @@ class Proxy:
         """What the proxy has done since its start, as plain data; docs/logging.md explains each key."""
         stats: dict[str, Any] = dict(self._counters.snapshot())
         stats["accept_errors"] = sum(listener.lost + listener.paused for listener in self._listeners)
+        stats["limits"] = self._decisions.stats()
+        stats["offenders"] = self._decisions.offenders()
         stats["sessions"] = self._certificates.session_stats() if self._certificates is not None else {}
         stats["certificates"] = self._certificates.stats() if self._certificates is not None else {}
         if self._assembly is not None:
@@ -168,6 +173,7 @@ class Proxy:
             clock=self._clock,
             log=self._log,
             counters=self._counters,
+            decisions=self._decisions,
             tasks=Tasks(self._log),
             wheel=DeadlineWheel(loop),
             resolver=Resolver(loop),

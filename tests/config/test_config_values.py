@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iocproxy.config import Bind, Rate, Server
+from iocproxy.config.limit_values import read_rate
 from iocproxy.config.values import (
     RefusedError,
     read_bind,
@@ -19,7 +20,6 @@ from iocproxy.config.values import (
     read_duration,
     read_error_status,
     read_network,
-    read_rate,
     read_route_host,
     read_route_path,
     read_server_url,
