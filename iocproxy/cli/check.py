@@ -11,6 +11,7 @@ from iocproxy.cli.options import find_modules_beside
 from iocproxy.config import Config, Listener, Rates, load_config
 from iocproxy.config.values import show_duration
 from iocproxy.server.material import faults_of, load_material
+from iocproxy.server.storage import try_storage
 from iocproxy.telemetry.lines import printable
 
 
@@ -22,6 +23,7 @@ def check(file: Path) -> Text:
     find_modules_beside(file)
     config = load_config(file, further=faults_of)
     material = load_material(config)
+    try_storage(config)
     sections = (
         ("Listeners", [row for listener in config.listeners for row in _listener(listener)]),
         ("Routes", list(_routes(config))),
@@ -94,6 +96,8 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
         yield "handshakes", _rate(limits.handshakes.rate, "that failed", dry_run=limits.handshakes.dry_run)
     yield "requests", _rate(limits.requests.rate, "requests", dry_run=limits.requests.dry_run)
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
+    if limits.storage != "memory":
+        yield "shared", f"through {limits.storage}, under {limits.redis.prefix}"
     if limits.exempt:
         yield "exempt", ", ".join(map(str, limits.exempt))
 

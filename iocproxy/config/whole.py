@@ -14,6 +14,7 @@ from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
 from iocproxy.config.lines import spell
 from iocproxy.config.sections import Http
+from iocproxy.config.storage import shared_windows
 from iocproxy.config.values import (
     Server,
     read_bind,
@@ -34,6 +35,7 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *_routes(settings),
         *_heads(settings),
         *_access_file(settings),
+        *shared_windows(settings),
         *listener_tables(settings),
         *field_names(settings),
     ]

@@ -180,7 +180,7 @@ class Exchange:
         route = service.routes.find(head.host, head.target)
         if route is None:
             self._without_route()
-            return False
+            return self._phase is not _OVER
         request.route = route.name
         self._goal = goal = route.goal
         self._rules = side.rules = rules = goal.rules
@@ -278,6 +278,7 @@ class Exchange:
         if self.lease is None and not self._request_done:
             self.side.hold()  # what comes of the body has nowhere to go
         self._task = self.service.tasks.spawn(self._waited(coro), name=name)
+        self._task.add_done_callback(lambda _: coro.close())  # cancelled before it began, it would never be awaited
 
     async def _waited(self, coro: Coroutine[Any, Any, Callable[[], None]]) -> None:
         try:

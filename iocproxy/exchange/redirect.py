@@ -11,7 +11,9 @@ sent to the old address arrives empty. Nothing but these is served as if the lis
 from __future__ import annotations
 
 import copy
+import functools
 import re
+from collections.abc import Awaitable, Callable
 
 from iocproxy.errors import ProxyError
 from iocproxy.exchange.answers import ALLOWED
@@ -55,10 +57,11 @@ class HttpsRedirect:
             return self._service.begin(side, head, body, done=done, trailers=trailers)
         exchange = _Redirected(self._nowhere, side, head, self._port)
         try:
-            exchange.begin(body, done=done, trailers=trailers)
+            goes_on = exchange.begin(body, done=done, trailers=trailers)
         except Exception as error:  # noqa: BLE001 - told by `crashed`
             exchange.crashed(error)
-        return None
+            return None
+        return exchange if goes_on else None
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""
@@ -83,11 +86,28 @@ class _Redirected(Exchange):
     def _without_route(self) -> None:
         if self.side.requests >= self._rules.max_requests:
             self.side.draining = True
-        for guard in self.service.chain.guards:
-            refused = guard(self.request)
+        self._ask_guards(0)
+
+    def _ask_guards(self, start: int) -> None:
+        """Those from number `start` on, until one refuses or waits; then the answer."""
+        guards = self.service.chain.guards
+        for index in range(start, len(guards)):
+            refused = guards[index](self.request)
+            if isinstance(refused, Awaitable):
+                self.wait(self._guard(refused, index + 1), f"on_request {self.request.method}")
+                return
             if refused is not None:
                 self.answer(refused)
                 return
+        self._send_on()
+
+    async def _guard(self, waiting: Awaitable[Response | None], following: int) -> Callable[[], None]:
+        refused = await waiting
+        if refused is None:
+            return functools.partial(self._ask_guards, following)
+        return functools.partial(self.answer, refused)
+
+    def _send_on(self) -> None:
         head = self._head
         if head.method == "TRACE":
             self._fail(not_allowed("a TRACE that would be sent on"))

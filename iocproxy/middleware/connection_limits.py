@@ -6,11 +6,12 @@ counted by the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from iocproxy.clock import Clock
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
+from iocproxy.middleware.shared_windows import UNAVAILABLE, Asked, SharedWindows
 
 
 class ConnectionLimits:
@@ -48,12 +49,67 @@ class ConnectionLimits:
             if self._windows is None or not self._windows.check(client.key, self._clock()):
                 self._held.add(client)
                 return None
-            self._concurrency.release(client.key)
-            why = "rate"
+            return self._over(client)
         self._refused(client, why)
         return None if self._dry_run else why
+
+    def _over(self, client: Client) -> str | None:
+        """The client has its place, and opens connections too fast."""
+        self._concurrency.release(client.key)
+        self._refused(client, "rate")
+        return None if self._dry_run else "rate"
 
     def on_disconnect(self, client: Client) -> None:
         if client in self._held:
             self._held.remove(client)
             self._concurrency.release(client.key)
+
+
+class SharedConnectionLimits(ConnectionLimits):
+    """The same, with a rate that several proxies count together. Who waits to be decided has a place already."""
+
+    __slots__ = ("_name", "_shared")
+
+    def __init__(
+        self,
+        shared: SharedWindows,
+        name: str,
+        concurrency: ConcurrencyLimit,
+        windows: Windows | None,
+        exempt: NetworkSet,
+        clock: Clock,
+        *,
+        dry_run: bool,
+        refused: Callable[[Client, str], None],
+    ) -> None:
+        super().__init__(concurrency, windows, exempt, clock, dry_run=dry_run, refused=refused)
+        self._shared = shared
+        self._name = name
+
+    def on_connect(self, client: Client) -> str | Awaitable[str | None] | None:  # type: ignore[override]
+        if self._windows is None or client.address in self._exempt:
+            return super().on_connect(client)
+        why = self._concurrency.acquire(client.key)
+        if why is not None:
+            self._refused(client, why)
+            return None if self._dry_run else why
+        said = self._shared.ask((Asked(self._name, self._windows, client.key, 1),))
+        if isinstance(said, float):
+            return self._decide(client, self._windows, said)
+        return self._later(client, self._windows, said)
+
+    async def _later(self, client: Client, windows: Windows, said: Awaitable[float]) -> str | None:
+        try:
+            wait = await said
+        except BaseException:
+            self._concurrency.release(client.key)
+            raise
+        return self._decide(client, windows, wait)
+
+    def _decide(self, client: Client, windows: Windows, wait: float) -> str | None:
+        if wait == UNAVAILABLE:  # nobody could be told so here: the answer is given to the requests
+            wait = windows.check(client.key, self._clock())
+        if wait:
+            return self._over(client)
+        self._held.add(client)
+        return None

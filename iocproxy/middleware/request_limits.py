@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from functools import partial
 from math import ceil
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from iocproxy.limits import NetworkSet, Windows
 from iocproxy.message import Request
 from iocproxy.middleware.decisions import Decided
 from iocproxy.middleware.guard import Guard, Refusal
+from iocproxy.middleware.shared_windows import UNAVAILABLE, Asked, Later, SharedWindows
 from iocproxy.telemetry import Counters
 
 
@@ -50,8 +52,9 @@ class RequestLimits(Guard):
         if windows is None or (self._exempt is not None and request.address in self._exempt):
             return None
         wait = windows.check(request.key, self._clock())
-        if not wait:
-            return None
+        return self._refuse(request, dry_run, decided, wait) if wait else None
+
+    def _refuse(self, request: Request, dry_run: bool, decided: Decided, wait: float) -> Refusal | None:
         decided.refuse(request.key, request.address, route=request.route)
         if dry_run:
             self._counters.dry_run_requests += 1
@@ -59,3 +62,39 @@ class RequestLimits(Guard):
         self._counters.requests_limited += 1
         # RFC 9110 section 10.2.3: whole seconds; rounded up, so that whoever waits so long gets through
         return Refusal(429, f"over the limit {decided.name!r}", [("Retry-After", str(ceil(wait)))])
+
+
+class SharedRequestLimits(RequestLimits):
+    """The same, counted by several proxies together. Answers 503 where nobody can say, and that is what was wanted."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(
+        self,
+        shared: SharedWindows,
+        default: RequestWindow,
+        routes: Mapping[str, RequestWindow],
+        exempt: NetworkSet,
+        clock: Clock,
+        counters: Counters,
+    ) -> None:
+        super().__init__(default, routes, exempt, clock, counters)
+        self._shared = shared
+
+    def on_request(self, request: Request) -> Refusal | Awaitable[Refusal | None] | None:  # type: ignore[override]
+        windows, dry_run, decided = self._routes.get(request.route, self._default)
+        if windows is None or (self._exempt is not None and request.address in self._exempt):
+            return None
+        said = self._shared.ask((Asked(decided.name, windows, request.key, 1),))
+        if isinstance(said, float):
+            return self._decide(request, dry_run, decided, said)
+        return Later(said, partial(self._decide, request, dry_run, decided))
+
+    def _decide(self, request: Request, dry_run: bool, decided: Decided, wait: float) -> Refusal | None:
+        if wait == UNAVAILABLE:
+            return None if dry_run else unavailable()
+        return self._refuse(request, dry_run, decided, wait) if wait else None
+
+
+def unavailable() -> Refusal:
+    return Refusal(503, "the limits' storage cannot be asked", [("Retry-After", "1")])

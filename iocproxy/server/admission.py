@@ -35,7 +35,7 @@ from iocproxy.tls import CertificateStore, ServerLink
 from iocproxy.tls.offload import Turns
 
 #: The words of the built-in limits (the first doorkeeper, and what stands before it) and the counters they go to.
-_REFUSALS = {
+_REFUSALS: dict[str | bool, str] = {
     "rate": "refused_rate",
     "client": "refused_concurrent",
     "total": "refused_total",
@@ -162,7 +162,7 @@ class Admission:
         """Close, and take back what the doorkeepers before number `index` noted."""
         sock.close()
         self._leave(client, self._chain.doorkeepers[:index])
-        counter = _REFUSALS[why] if index == 0 and isinstance(why, str) else "refused_middleware"
+        counter = _REFUSALS.get(why, "refused_middleware") if index == 0 else "refused_middleware"
         setattr(self._counters, counter, getattr(self._counters, counter) + 1)
         self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
 

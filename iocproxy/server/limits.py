@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from iocproxy.config import Config, Rates
 from iocproxy.config.limits import RequestLimits as RequestSettings
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
-from iocproxy.middleware.connection_limits import ConnectionLimits
+from iocproxy.middleware.connection_limits import ConnectionLimits, SharedConnectionLimits
 from iocproxy.middleware.handshake_limits import HandshakeLimits
-from iocproxy.middleware.request_limits import RequestLimits, RequestWindow
+from iocproxy.middleware.request_limits import RequestLimits, RequestWindow, SharedRequestLimits
 from iocproxy.server.surroundings import Surroundings
 
 
@@ -24,7 +27,9 @@ def guards(config: Config, around: Surroundings) -> list[object]:
     }
     default = _request_window(limits.requests, "requests", limits.max_clients, around)
     if default.windows is not None or any(own.windows is not None for own in routes.values()):
-        members.append(RequestLimits(default, routes, exempt, around.clock, around.counters))
+        settings = default, routes, exempt, around.clock, around.counters
+        shared = around.shared
+        members.append(RequestLimits(*settings) if shared is None else SharedRequestLimits(shared, *settings))
     return members
 
 
@@ -54,7 +59,10 @@ def _connection_limits(config: Config, around: Surroundings, exempt: NetworkSet)
             around.counters.dry_run_connections += 1
         decided[why].refuse(client.key, client.address, listener=client.listener)
 
-    return ConnectionLimits(
+    make: Callable[..., ConnectionLimits] = ConnectionLimits
+    if around.shared is not None:
+        make = partial(SharedConnectionLimits, around.shared, "connections rate")
+    return make(
         ConcurrencyLimit(limits.concurrent, limits.total),
         _windows(limits.rate, config.limits.max_clients),
         exempt,

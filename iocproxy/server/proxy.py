@@ -42,6 +42,7 @@ from iocproxy.server.assembly import Assembly, assemble
 from iocproxy.server.certificates import Certificates, Serving
 from iocproxy.server.conduct import Conduct
 from iocproxy.server.material import Material, access_file_fault, load_material
+from iocproxy.server.storage import open_storage, shared_windows
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
@@ -112,6 +113,8 @@ class Proxy:
         stats["accept_errors"] = sum(listener.lost + listener.paused for listener in self._listeners)
         stats["limits"] = self._decisions.stats()
         stats["offenders"] = self._decisions.offenders()
+        shared = self._around.shared if self._around is not None else None
+        stats["storage"] = shared.stats() if shared is not None else {}
         stats["sessions"] = self._certificates.session_stats() if self._certificates is not None else {}
         stats["certificates"] = self._certificates.stats() if self._certificates is not None else {}
         if self._assembly is not None:
@@ -169,22 +172,24 @@ class Proxy:
         config, loop = self.config, asyncio.get_running_loop()
         keep_buffers_on_the_heap()
         executor = ThreadPoolExecutor(config.server.threads, thread_name_prefix="iocproxy")
+        tasks = Tasks(self._log)
         around = self._around = Surroundings(
             clock=self._clock,
             log=self._log,
             counters=self._counters,
             decisions=self._decisions,
-            tasks=Tasks(self._log),
+            tasks=tasks,
             wheel=DeadlineWheel(loop),
             resolver=Resolver(loop),
             executor=executor,
             access=self._access_log(),
             on_record=self._on_record,
+            shared=shared_windows(config, self._clock, self._log, tasks),
         )
         material = await loop.run_in_executor(executor, load_material, config)
+        faults = await open_storage(config, around.shared)
         if self._asked.is_set():
             raise RuntimeError("the proxy was stopped while it started")
-        faults: list[Fault] = []
         sockets = self._bind(faults)
         if around.access is not None:
             self._open_access_log(around.access, faults)
@@ -331,6 +336,8 @@ class Proxy:
                     server.abort()
         if around is not None:
             await around.tasks.close()
+            if around.shared is not None:
+                await around.shared.close()
             around.resolver.close()
             around.wheel.stop()
             await _in_thread(functools.partial(_join, around))
