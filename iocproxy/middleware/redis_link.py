@@ -62,6 +62,7 @@ class RedisLink:
             async with asyncio.timeout(seconds):
                 with _translated():
                     await link._connection.connect()
+                await link.ping()  # says best what is wrong, such as a password that is missing
         except TimeoutError:
             await link.close()
             raise StorageError(f"no answer within {seconds:g} s") from None
