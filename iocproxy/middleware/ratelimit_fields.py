@@ -61,8 +61,8 @@ def ratelimit_fields(told: Iterable[tuple[Policies, Sequence[Left]]]) -> list[tu
 
 def add_to_response(fields: Fields, ours: Iterable[tuple[str, str]]) -> None:
     """Put the proxy's fields behind those of an upstream that limits its clients too: both limits hold, and the fields
-    are lists. What an upstream sends in another syntax, that of an older draft, is dropped: with it the whole list could
-    not be read (RFC 8941 section 4.2)."""
+    are lists. What an upstream sends in another syntax, such as an older draft's, is dropped: with it the whole list
+    could not be read (RFC 8941 section 4.2)."""
     fields[:] = [
         (name, value)
         for name, value in fields
