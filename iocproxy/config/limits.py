@@ -228,10 +228,10 @@ class Limits(Section):
 class RouteBandwidth(Section):
     """Holds for the requests of one route in place of `[limits.bandwidth]`. What is left out is as it stands there."""
 
-    receive: Annotated[int | None, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] = Field(
+    receive: Annotated[int, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] | None = Field(
         None, description="As in `[limits.bandwidth]`.", examples=["1MiB"]
     )
-    send: Annotated[int | None, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] = Field(
+    send: Annotated[int, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] | None = Field(
         None, description="As in `[limits.bandwidth]`.", examples=["10MiB"]
     )
 

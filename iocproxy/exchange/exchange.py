@@ -274,15 +274,15 @@ class Exchange:
         self.service.log.error("exchange_failed", request=repr(self.request), exc_info=error)
         self._fail(own_fault("a fault of the proxy's own", "exchange"))
 
-    def wait(self, coro: Coroutine[Any, Any, Callable[[], None]], name: str) -> None:
-        """Run `coro`, and then what it returns, as the exchange's one task."""
+    def wait(self, work: Callable[[], Coroutine[Any, Any, Callable[[], None]]], name: str, of: object = None) -> None:
+        """Run what `work` makes, and then what that returns, as the exchange's one task; `of` as for `Tasks.spawn`."""
         if self.lease is None and not self._request_done:
             self.side.hold()  # what comes of the body has nowhere to go
-        self._task = self.service.tasks.spawn(self._waited(coro), name=name)
+        self._task = self.service.tasks.spawn(self._waited(work), name=name, of=of)
 
-    async def _waited(self, coro: Coroutine[Any, Any, Callable[[], None]]) -> None:
+    async def _waited(self, work: Callable[[], Coroutine[Any, Any, Callable[[], None]]]) -> None:
         try:
-            goes_on = await coro
+            goes_on = await work()
             self._task = None
             goes_on()
         except Exception as error:  # noqa: BLE001 - told by `crashed`
@@ -303,7 +303,7 @@ class Exchange:
             self._send(server, lease)
         else:
             self._phase = _CONNECTING
-            self.wait(self._connect(server), f"connect {self.request.method}")
+            self.wait(functools.partial(self._connect, server), f"connect {self.request.method}")
 
     async def _connect(self, server: Server) -> Callable[[], None]:
         assert self._goal is not None

@@ -107,7 +107,7 @@ class Admission:
                 self._refuse(sock, client, said, index)
                 return
             self._counters.connections_open += 1
-            self._tasks.spawn(self._ask_on(said, index, sock, client, store), name="accept")
+            self._tasks.spawn(self._ask_on(said, index, sock, client, store), name="accept", of=said)
             return
         self._counters.connections_open += 1
         if self._waits:

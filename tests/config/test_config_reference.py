@@ -54,7 +54,6 @@ def test_what_is_not_available_is_marked_in_page_and_schema() -> None:
     assert marked == {
         ("ServerSettings", "workers"),
         ("Listener", "proxy_protocol"),
-        ("Limits", "storage"),
         ("Upstream", "balance"),
         ("Upstream", "health"),
         ("Config", "admin"),

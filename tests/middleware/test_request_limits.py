@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from iocproxy.clock import ManualClock
-from iocproxy.limits import NetworkSet, WindowLimit
+from iocproxy.limits import NetworkSet, Windows
 from iocproxy.message import Client, Request
+from iocproxy.middleware.decisions import Decisions
 from iocproxy.middleware.request_limits import RequestLimits, RequestWindow
+from iocproxy.telemetry import Counters, library_logger
 
 
 def request(address: str) -> Request:
@@ -15,20 +17,18 @@ def request(address: str) -> Request:
 
 def test_an_exempt_client_takes_no_place() -> None:
     """Each place is a client that can be remembered; `limits.max_clients` is how many there are."""
-    window = WindowLimit(1, 10.0, max_clients=10)
+    clock = ManualClock()
+    windows = Windows([(1, 10.0)], max_clients=10)
+    decided = Decisions(clock, library_logger()).of("requests", "requests", window=10.0)
     limits = RequestLimits(
-        RequestWindow(window, dry_run=False),
-        {},
-        NetworkSet(["127.0.0.0/8"]),
-        ManualClock(),
-        lambda request, dry_run: None,
+        RequestWindow(windows, dry_run=False, decided=decided), {}, NetworkSet(["127.0.0.0/8"]), clock, Counters()
     )
     for number in range(5):
         assert limits.on_request(request(f"127.0.0.{number}")) is None
         assert limits.on_request(request(f"127.0.0.{number}")) is None
-    assert (len(window), window.admitted) == (0, 0)
+    assert len(windows) == 0
     assert limits.on_request(request("192.0.2.1")) is None
     refused = limits.on_request(request("192.0.2.1"))
     assert refused is not None
     assert refused.status == 429
-    assert len(window) == 1
+    assert len(windows) == 1
