@@ -44,7 +44,7 @@ class RateStorage(Protocol):
     """What holds the windows."""
 
     def ask(self, questions: Sequence[Question]) -> Sequence[Answer] | Awaitable[Sequence[Answer]]:
-        """One answer for each question.
+        """One answer for each question; there is at least one, and no two are for the same windows.
 
         Where one that is binding has to wait, nothing is counted anywhere. Otherwise each that need not wait counts its
         cost, the binding ones all of them. Raises ValueError for a cost that is larger than a window's limit.
@@ -66,33 +66,38 @@ class LocalRates:
     def ask(self, questions: Sequence[Question]) -> Sequence[Answer]:
         """See `RateStorage`."""
         now = self._clock()
+        *others, last = questions
+        # :: Step 1, ask; the last one counts at once when the others let it
         refused = False
         waits = []
-        # :: Step 1, ask
-        for question in questions:
+        for question in others:
             wait = question.windows.peek(question.key, now, question.cost)
             waits.append(wait)
             if wait and question.binding:
                 refused = True
+        wait = (last.windows.peek if refused else last.windows.check)(last.key, now, last.cost)
+        waits.append(wait)
         # :: Step 2, count
-        if not refused:
-            for question, wait in zip(questions, waits, strict=True):
+        if others and not refused and not (wait and last.binding):
+            for question, wait in zip(others, waits, strict=False):
                 if not wait:
                     question.windows.count(question.key, now, question.cost)
-        # :: Step 3, say what is left
-        return [
-            Answer(wait, _left(question.windows, question.key, now) if question.tell else ())
-            for question, wait in zip(questions, waits, strict=True)
-        ]
+        return [_answer(question, wait, now) for question, wait in zip(questions, waits, strict=True)]
 
     def shortcut(self, windows: Windows) -> Callable[[bytes, float], float]:
         """See `RateStorage`."""
         return windows.check
 
 
-def _left(windows: Windows, key: bytes, now: float) -> tuple[Left, ...]:
+_WITHIN = Answer(0.0)
+
+
+def _answer(question: Question, wait: float, now: float) -> Answer:
+    if not question.tell:
+        return Answer(wait) if wait else _WITHIN
     left = []
-    for window in windows.members:
-        units = window.remaining(key, now)
-        left.append(Left(units, window.peek(key, now, units + 1) if units < window.limit else 0.0))
-    return tuple(left)
+    for window in question.windows.members:
+        units = window.remaining(question.key, now)
+        more_in = window.peek(question.key, now, units + 1) if units < window.limit else 0.0
+        left.append(Left(units, more_in))
+    return Answer(wait, tuple(left))

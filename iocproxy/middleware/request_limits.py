@@ -28,7 +28,7 @@ from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client, Request, Response
 from iocproxy.middleware.decisions import Decided
 from iocproxy.middleware.guard import Guard, Refusal
-from iocproxy.middleware.rate_storage import Answer, Question, RateStorage
+from iocproxy.middleware.rate_storage import Answer, Left, Question, RateStorage
 from iocproxy.middleware.ratelimit_fields import Policies, add_to_response, ratelimit_fields
 from iocproxy.middleware.request_keys import KeyReader, NoKey
 from iocproxy.telemetry import Counters
@@ -47,6 +47,10 @@ class RequestLimit(NamedTuple):
     status: int
     policies: Policies | None  #: what clients are told of it, None for nothing
     dry_run: bool
+
+
+#: A limit, and the key that a request has for it.
+_Counted = tuple[RequestLimit, bytes]
 
 
 class Plan(NamedTuple):
@@ -143,102 +147,106 @@ class RequestLimits(Guard):
     def _judge(self, request: Request, plan: Plan) -> Refusal | Awaitable[Refusal | None] | None:
         if plan.by_method:
             plan = plan.by_method.get(request.method, plan)
-        counted: list[tuple[RequestLimit, bytes]] = []
-        would: list[tuple[RequestLimit, bytes]] = []  # what dry runs would have refused
+        asked: list[_Counted] = []  # for each question, whose it is
+        questions: list[Question] = []
+        places: list[_Counted] = []
+        dry_places: list[_Counted] = []
+        would: list[_Counted] = []  # what dry runs would have refused
         # :: Step 1, the keys
         for limit in plan.limits:
             key = limit.key(request)
-            if not isinstance(key, NoKey):
-                counted.append((limit, key))
-            elif key is not NoKey.SKIPPED:
+            if isinstance(key, NoKey):
+                if key is NoKey.SKIPPED:
+                    continue
                 if not limit.dry_run:
                     return self._without_key(request, limit, key)
                 would.append((limit, request.key))
-        # :: Step 2, what is under way
-        held: list[tuple[ConcurrencyLimit, bytes]] = []
-        for limit, key in counted:
-            if limit.concurrent is not None and not limit.dry_run:
-                if limit.concurrent.acquire(key) is not None:
-                    _release(held)
-                    return self._too_many(request, limit, key)
-                held.append((limit.concurrent, key))
-        if held:
-            self._running[request] = _Running(held)
-        # :: Step 3, the rates
-        asked = [one for one in counted if one[0].windows is not None]
-        if not asked:
-            self._admit(request, counted, would, ())
-            return None
-        answers = self._rates.ask(
-            [
-                Question(
-                    limit.decided.name, limit.windows, key, plan.cost, not limit.dry_run, limit.policies is not None
+                continue
+            counted = (limit, key)
+            if limit.windows is not None:
+                asked.append(counted)
+                questions.append(
+                    Question(
+                        limit.decided.name, limit.windows, key, plan.cost, not limit.dry_run, limit.policies is not None
+                    )
                 )
-                for limit, key in asked
-                if limit.windows is not None
-            ]
-        )
+            if limit.concurrent is not None:
+                (dry_places if limit.dry_run else places).append(counted)
+        # :: Step 2, what is under way
+        if places:
+            running = self._running[request] = _Running()
+            for limit, key in places:
+                assert limit.concurrent is not None
+                if limit.concurrent.acquire(key) is not None:
+                    self._leave(request)
+                    return self._too_many(request, limit, key)
+                running.held.append((limit.concurrent, key))
+        # :: Step 3, the rates
+        if not questions:
+            self._admit(request, dry_places, would, ())
+            return None
+        answers = self._rates.ask(questions)
         if isinstance(answers, Awaitable):
-            return self._answered_later(request, counted, asked, would, answers)
-        return self._answered(request, counted, asked, would, answers)
+            return self._answered_later(request, asked, dry_places, would, answers)
+        return self._answered(request, asked, dry_places, would, answers)
 
     async def _answered_later(
         self,
         request: Request,
-        counted: list[tuple[RequestLimit, bytes]],
-        asked: list[tuple[RequestLimit, bytes]],
-        would: list[tuple[RequestLimit, bytes]],
+        asked: Sequence[_Counted],
+        dry_places: Sequence[_Counted],
+        would: list[_Counted],
         answers: Awaitable[Sequence[Answer]],
     ) -> Refusal | None:
-        return self._answered(request, counted, asked, would, await answers)
+        return self._answered(request, asked, dry_places, would, await answers)
 
     def _answered(
         self,
         request: Request,
-        counted: list[tuple[RequestLimit, bytes]],
-        asked: list[tuple[RequestLimit, bytes]],
-        would: list[tuple[RequestLimit, bytes]],
+        asked: Sequence[_Counted],
+        dry_places: Sequence[_Counted],
+        would: list[_Counted],
         answers: Sequence[Answer],
     ) -> Refusal | None:
-        tightest: tuple[RequestLimit, bytes] | None = None
-        wait = 0.0
-        for one, answer in zip(asked, answers, strict=True):
-            if not answer.wait:
-                continue
-            if one[0].dry_run:
-                would.append(one)
-            elif answer.wait > wait:
-                tightest, wait = one, answer.wait
-        told = [
-            (one[0].policies, answer.left)
-            for one, answer in zip(asked, answers, strict=True)
-            if one[0].policies is not None
-        ]
-        fields = ratelimit_fields(told)
+        tightest: _Counted | None = None
+        longest = 0.0
+        told: list[tuple[Policies, Sequence[Left]]] = []
+        for counted, (wait, left) in zip(asked, answers, strict=True):
+            limit = counted[0]
+            if wait:
+                if limit.dry_run:
+                    would.append(counted)
+                elif wait > longest:
+                    tightest, longest = counted, wait
+            if left and limit.policies is not None:
+                told.append((limit.policies, left))
+        fields = ratelimit_fields(told) if told else ()
         if tightest is not None:
             self._leave(request)
-            return self._over(request, *tightest, wait, fields)
-        self._admit(request, counted, would, fields)
+            return self._over(request, *tightest, longest, fields)
+        if fields or dry_places or would:
+            self._admit(request, dry_places, would, fields)
         return None
 
     def _admit(
         self,
         request: Request,
-        counted: list[tuple[RequestLimit, bytes]],
-        would: list[tuple[RequestLimit, bytes]],
+        dry_places: Sequence[_Counted],
+        would: list[_Counted],
         fields: Sequence[tuple[str, str]],
     ) -> None:
         # :: Step 4, the dry runs; one that would have refused the request already does not count it as under way
         over = [limit for limit, _ in would]
-        held = []
-        for limit, key in counted:
-            if limit.dry_run and limit.concurrent is not None and limit not in over:
+        held: list[tuple[ConcurrencyLimit, bytes]] = []
+        for limit, key in dry_places:
+            if limit not in over:
+                assert limit.concurrent is not None
                 if limit.concurrent.acquire(key) is None:
                     held.append((limit.concurrent, key))
                 else:
                     would.append((limit, key))
         if held or fields:
-            running = self._running.setdefault(request, _Running([]))
+            running = self._running.setdefault(request, _Running())
             running.held += held
             running.fields = fields
         if would:
@@ -247,7 +255,8 @@ class RequestLimits(Guard):
     def _leave(self, request: Request) -> None:
         running = self._running.pop(request, None)
         if running is not None:
-            _release(running.held)
+            for limit, key in running.held:
+                limit.release(key)
 
     # ── refusing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -288,7 +297,7 @@ class RequestLimits(Guard):
         self._counters.requests_limited += 1
         return Refusal(status, why, headers)
 
-    def _would_refuse(self, request: Request, limits: Sequence[tuple[RequestLimit, bytes]]) -> None:
+    def _would_refuse(self, request: Request, limits: Sequence[_Counted]) -> None:
         for limit, key in limits:
             limit.decided.refuse(key, request.address, route=request.route)
         self._counters.dry_run_requests += 1
@@ -299,11 +308,6 @@ class _Running:
 
     __slots__ = ("fields", "held")
 
-    def __init__(self, held: list[tuple[ConcurrencyLimit, bytes]]) -> None:
-        self.held = held
+    def __init__(self) -> None:
+        self.held: list[tuple[ConcurrencyLimit, bytes]] = []
         self.fields: Sequence[tuple[str, str]] = ()
-
-
-def _release(held: Sequence[tuple[ConcurrencyLimit, bytes]]) -> None:
-    for limit, key in held:
-        limit.release(key)
