@@ -66,6 +66,9 @@ class LocalRates:
     def ask(self, questions: Sequence[Question]) -> Sequence[Answer]:
         """See `RateStorage`."""
         now = self._clock()
+        if len(questions) == 1:
+            (only,) = questions
+            return [_answer(only, only.windows.check(only.key, now, only.cost), now)]
         *others, last = questions
         # :: Step 1, ask; the last one counts at once when the others let it
         refused = False
@@ -78,7 +81,7 @@ class LocalRates:
         wait = (last.windows.peek if refused else last.windows.check)(last.key, now, last.cost)
         waits.append(wait)
         # :: Step 2, count
-        if others and not refused and not (wait and last.binding):
+        if not refused and not (wait and last.binding):
             for question, wait in zip(others, waits, strict=False):
                 if not wait:
                     question.windows.count(question.key, now, question.cost)
