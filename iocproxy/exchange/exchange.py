@@ -181,7 +181,7 @@ class Exchange:
         route = service.routes.find(head.host, head.target)
         if route is None:
             self._without_route()
-            return False
+            return self._phase is not _OVER
         request.route = route.name
         self._goal = goal = route.goal
         self._rules = side.rules = rules = goal.rules

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from iocproxy.middleware.rate_storage import Answer, LocalRates, Question
 from iocproxy.testing import (
     Certificates,
     Close,
@@ -528,3 +530,43 @@ def test_at_a_listener_that_sends_everybody_on_the_rules_for_all_hold(limited: S
         answer = client.request("GET", "/c")
         assert (answer.status, answer.header("RateLimit")) == (429, '"rule";r=2')
     assert refusals(proxy) == {"rule": 1, "requests": 2}
+
+
+# ── a storage that has to be waited for ──────────────────────────────────────────────────────────────────────────────
+
+
+class Later(LocalRates):
+    """Answers in a later turn of the loop, as a storage elsewhere does."""
+
+    def ask(self, questions: Sequence[Question]) -> Any:
+        async def later() -> Sequence[Answer]:
+            await asyncio.sleep(0)
+            return super(Later, self).ask(questions)
+
+        return later()
+
+    def shortcut(self, windows: object) -> Any:
+        del windows
+
+
+@pytest.mark.parametrize(("redirect", "passes"), [(False, 200), (True, 308)])
+def test_a_storage_elsewhere(
+    limited: Start, origin: Origin, monkeypatch: pytest.MonkeyPatch, redirect: bool, passes: int
+) -> None:
+    """At each kind of listener, with bodies that come before and after the answer."""
+    origin.on("POST", "/", OK)
+    monkeypatch.setattr("iocproxy.server.request_limits.LocalRates", Later)
+    listeners = [{"bind": "127.0.0.1:0", **({"https_redirect": True} if redirect else {})}]
+    proxy = limited({"requests": {"rate": "3/10s", "concurrent": 2, "ratelimit_fields": True}}, listeners=listeners)
+    sent = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    with RawClient(proxy.address) as client:
+        client.send(sent * 2)
+        assert [client.read_response().status for _ in range(2)] == [passes, passes]
+        client.send_slowly(sent)
+        assert client.read_response().status == passes
+    with RawClient(proxy.address) as client:
+        client.send(sent)
+        answer = client.read_response()
+        assert (answer.status, answer.header("Retry-After")) == (429, "10")
+        assert answer.header("RateLimit") == '"requests";r=0;t=10'
+    assert refusals(proxy) == {"requests": 1}
