@@ -48,6 +48,9 @@ class RateStorage(Protocol):
 
         Where one that is binding has to wait, nothing is counted anywhere. Otherwise each that need not wait counts its
         cost, the binding ones all of them. Raises ValueError for a cost that is larger than a window's limit.
+
+        The answers may have to be awaited. Then the request may be over before they come, its client gone: an awaitable
+        that nobody ever awaits, or whose waiting is cancelled, must leave nothing behind (a future, not a coroutine).
         """
 
     def shortcut(self, windows: Windows) -> Callable[[bytes, float], float] | None:

@@ -220,5 +220,10 @@ def _segment(number: int, request: Request) -> bytes | None:
         if plain:
             number -= 1
             if not number:
-                return plain.lower()
+                return plain.lower() if plain.isascii() else _folded(plain)
     return b""
+
+
+def _folded(octets: bytes) -> bytes:
+    """Without regard to case, as UTF-8; what is none stays as it is."""
+    return octets.decode("utf-8", "surrogateescape").casefold().encode("utf-8", "surrogateescape")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from math import ceil
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from iocproxy.clock import ManualClock
 from iocproxy.config.limit_values import Key, KeyPart, Rate, Rates, read_key
@@ -373,3 +376,68 @@ def test_nothing_is_remembered_of_a_request_that_is_over(bench: Bench, limit: Ca
         end(guard, asked)
         end(guard, other)
     assert not guard._running  # a leak would not be seen from outside
+
+
+# ── anything at all, in any order ────────────────────────────────────────────────────────────────────────────────────
+
+ADDRESSES, TOKENS = st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.sampled_from([b"", b"1", b"2"])
+BEGIN = st.tuples(st.just("begin"), ADDRESSES, TOKENS, st.sampled_from(["GET", "PUT"]))
+STEPS = st.lists(BEGIN | st.tuples(st.just("end"), st.integers(0, 9)) | st.tuples(st.just("wait"), st.integers(1, 9)))
+
+
+class Model:
+    """What the limits of the test below should do, by a log of everything."""
+
+    def __init__(self) -> None:
+        self.admitted: list[tuple[float, str, bytes, str]] = []
+        self.under_way: list[tuple[Request, str, bytes]] = []
+
+    def counts(self, now: float, window: float, wanted: Callable[[str, bytes, str], bool]) -> list[float]:
+        return [at for at, *who in self.admitted if now - at < window and wanted(*who)]
+
+    def verdict(self, now: float, address: str, token: bytes, method: str) -> tuple[int, float]:
+        """The status, 200 for none, and the wait."""
+        if not token and method == "PUT":
+            return 403, 0.0
+        if sum(each == address for _, each, _ in self.under_way) >= 2:
+            return 503, 0.0
+        own = self.counts(now, 10, lambda each, *_: each == address)
+        waits = [own[len(own) - 5] + 10 - now if len(own) >= 5 else 0.0]
+        if method == "PUT":
+            by_token = self.counts(now, 20, lambda _, each, which: each == token and which == "PUT")
+            waits.append(by_token[len(by_token) - 3] + 20 - now if len(by_token) >= 3 else 0.0)
+        return (429, max(waits)) if any(waits) else (200, 0.0)
+
+
+@given(STEPS)
+def test_all_limits_together_against_a_log(steps: list[tuple[Any, ...]]) -> None:
+    bench, model = Bench(), Model()
+    every = bench.limit("every", (5, 10.0))
+    puts = bench.limit("puts", (3, 20.0), key="header:T", missing="refuse")
+    places = bench.limit("places", concurrent=2, status=503)
+    dry = bench.limit("dry", (1, 60.0), concurrent=1, key="everyone", dry_run=True)
+    guard = bench.guard(every, places, dry, by_method={"PUT": Plan((every, places, dry, puts))})
+    for what, *how in steps:
+        if what == "wait":
+            bench.clock.advance(how[0])
+        elif what == "end":
+            if model.under_way:
+                end(guard, model.under_way.pop(how[0] % len(model.under_way))[0])
+        else:
+            address, token, method = how
+            asked = request(address, *([(b"T", token)] if token else []), method=method)
+            expected, wait = model.verdict(bench.clock(), address, token, method)
+            said = guard.on_request(asked)
+            assert said is None or isinstance(said, Refusal)
+            assert (200 if said is None else said.status) == expected
+            if said is None:
+                model.admitted.append((bench.clock(), address, token, method))
+                model.under_way.append((asked, address, token))
+            else:
+                assert said.headers.get("Retry-After") == (str(ceil(wait)) if wait else None)
+                end(guard, asked)
+        assert bench.open("places") == len(model.under_way)
+        assert bench.open("dry") <= min(1, len(model.under_way))
+    for asked, *_ in model.under_way:
+        end(guard, asked)
+    assert (bench.open("places"), bench.open("dry"), len(guard._running)) == (0, 0, 0)
