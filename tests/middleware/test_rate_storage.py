@@ -61,7 +61,6 @@ def test_all_or_nothing_and_true_waits(
         ]
         expected = [log.wait(key, now, each) for (_, log, key), each in zip(asked, costs, strict=True)]
         said = [answer.wait for answer in rates.ask(questions)]
-        # where one refuses, no later question needs to be asked of the others but for their waits
         assert said == pytest.approx(expected)
         if not any(wait and log.binding for wait, log in zip(expected, logs, strict=True)):
             for (_, log, key), each, wait in zip(asked, costs, expected, strict=True):
@@ -73,7 +72,6 @@ def test_all_or_nothing_and_true_waits(
         for (subject, log, key), each in zip(asked, costs, strict=True):
             if log.binding:
                 assert subject.peek(key, now + wait, each) == 0.0
-                # The question has moved the window's time on: no matter, it is never asked about earlier times again.
         clock.advance(wait)
 
 
