@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from iocproxy.config.access_contradictions import access
 from iocproxy.config.client_certificates import field_names, listener_tables
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
+from iocproxy.config.limit_names import limit_names
 from iocproxy.config.lines import spell
 from iocproxy.config.sections import Http
 from iocproxy.config.values import (
@@ -36,6 +38,8 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *_access_file(settings),
         *listener_tables(settings),
         *field_names(settings),
+        *limit_names(settings),
+        *access(settings),
     ]
 
 

@@ -26,7 +26,7 @@ from iocproxy.limits.keys import MAPPED, octets_of
 _CACHE = 8_192
 
 #: Networks that are worked off at a time (about 2 ms), before whoever builds a list lets others have their turn.
-_SLICE = 2_048
+_SLICE = 1_024
 
 
 class Network(NamedTuple):
@@ -108,6 +108,11 @@ class Networks:
 
     def __len__(self) -> int:
         return len(self.ipv4) + len(self.ipv6)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and (self.ipv4, self.ipv6) == (other.ipv4, other.ipv6)
+
+    __hash__ = None  # type: ignore[assignment]  # it is a list
 
     def __repr__(self) -> str:
         return f"<Networks {len(self.ipv4)} IPv4, {len(self.ipv6)} IPv6>"
