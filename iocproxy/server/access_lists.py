@@ -200,7 +200,8 @@ def _network(text: str) -> Network:
 def _contested(settings: AccessSettings, files: Mapping[Path, Networks], error: ContestedError) -> Iterator[Fault]:
     for network in error.networks[:_TOLD]:
         (allowed, *_), (key, *_) = (list(_places(settings, files, network, side)) for side in ("allow", "deny"))
-        yield Fault(key.partition(" ")[0], f"{show(str(network))}{key.partition(' ')[2]}", f"is also in {allowed}")
+        path, blank, where = key.partition(" ")
+        yield Fault(path, f"{show(str(network))}{blank}{where}", f"is also in {allowed}")
     if len(error.networks) > _TOLD:
         yield Fault(_PATH, f"{len(error.networks) - _TOLD} more networks like these", "each allowed or denied")
 
