@@ -110,8 +110,8 @@ dry_run = true
         f"               denied: {file.parent / 'blocked.txt'}, 2 networks\n",
         f"               denied: {file.parent / 'more.txt'}, 1 network\n",
         (
-            "  guessing     denied for 10m after 20 answers of 401, 5xx in any 60s and 100 answers of 401, 5xx in any 1h "
-            "a client (dry run: only counted)\n"
+            "  guessing     denied for 10m after 20 answers of 401, 5xx in any 60s and 100 answers of 401, 5xx in any "
+            "1h a client (dry run: only counted)\n"
         ),
     ):
         assert line in said

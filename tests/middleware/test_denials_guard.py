@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from iocproxy.clock import ManualClock
-from iocproxy.limits import ClientKeys, NetworkSet, Windows
+from iocproxy.limits import ClientKeys, NetworkSet, Windows, window
 from iocproxy.message import Client, Request, Response
 from iocproxy.middleware import Chain
 from iocproxy.middleware.decisions import Decisions
@@ -213,6 +213,24 @@ def test_in_a_full_table_nobody_pays_for_others() -> None:
     assert len(gate.doorman.denials) == 0
     gate.ask("192.0.2.3", 401)
     assert not gate.enters("192.0.2.3")  # its own count was never lost
+
+
+def test_who_gets_a_place_does_not_inherit_what_others_did() -> None:
+    gate = Gate(("guessing", {401}, "4/60", 10.0, False), max_clients=1)
+    for _ in range(3):
+        gate.ask("192.0.2.1", 401)  # takes the only place
+    gate.clock.advance(30.0)
+    for _ in range(3):
+        gate.ask("192.0.2.2", 401)
+    gate.clock.advance(31.0)  # the place is free again, and the count of those without one still alive
+    group = hash(KEYS.key("192.0.2.2")) % window._CROWD
+    numbers = (f"10.0.{number >> 8}.{number & 255}" for number in range(65_536))
+    other = next(address for address in numbers if hash(KEYS.key(address)) % window._CROWD == group)
+    for _ in range(4):
+        gate.ask(other, 401)
+        assert gate.enters(other)
+    gate.ask(other, 401)
+    assert not gate.enters(other)
 
 
 def test_a_flood_of_clients_is_bounded_in_memory_and_in_the_log() -> None:
