@@ -83,7 +83,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load_access(AccessLists(allow_files=(tmp_path / "none.txt",), deny_files=(tmp_path,)))
     first, second = told.value.faults
     assert first.path == "limits.access.allow_files[0]"
-    assert first.found == f"{tmp_path / 'none.txt'} cannot be read: No such file or directory"
+    assert first.found.startswith(f"{tmp_path / 'none.txt'} cannot be read: ")  # the system's own words follow
     assert second.path == "limits.access.deny_files[0]"
     assert second.found.startswith(f"{tmp_path} ")
 
