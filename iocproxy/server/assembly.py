@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from iocproxy.middleware import Chain
 from iocproxy.middleware.access_log import AccessRecords
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
+from iocproxy.server.gatekeepers import Gatekeepers, gatekeepers
 from iocproxy.server.limits import guards, handshake_limits
 from iocproxy.server.material import Material
 from iocproxy.server.request_limits import route_name
@@ -31,6 +33,7 @@ class Assembly:
     service: Service
     admission: Admission
     upstreams: dict[str, UpstreamGroup[UpstreamServer]]
+    gates: Gatekeepers
 
 
 def assemble(config: Config, material: Material, around: Surroundings) -> Assembly:
@@ -54,7 +57,9 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         for route, pages in zip(config.effective_routes, material.route_pages, strict=True)
     )
     request_id = config.forwarding.request_id
-    chain = Chain(_members(config, material, around))
+    gates = gatekeepers(config, material.access, keys, around)
+    chain = Chain([*gates.members, *_members(config, material, around)])
+    gates.doorman.begin = functools.partial(chain.screen, gates.doorman.screen)
     service = Service(
         routes=table,
         chain=chain,
@@ -82,7 +87,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         log=around.log,
         handshakes=handshake_limits(config, around),
     )
-    return Assembly(service, admission, upstreams)
+    return Assembly(service, admission, upstreams, gates)
 
 
 _UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}
@@ -119,7 +124,7 @@ def _upstreams(
 
 
 def _members(config: Config, material: Material, around: Surroundings) -> list[object]:
-    """The chain's members in order: the limits, the user's, the records of what happened."""
+    """The chain's members behind the gatekeepers, in order: the limits, the user's, the records of what happened."""
     members = [*guards(config, around), *material.middlewares]
     if around.access is not None:
         members.append(AccessRecords(around.access))
