@@ -236,7 +236,8 @@ class Proxy:
             self._certificates.add(serving)
         assembly.admission.conducts[name] = Conduct.of(self.config.listeners[index], assembly.service)
         headers = assembly.admission.headers if self.config.listeners[index].proxy_protocol else None
-        admit = functools.partial(self._admit, headers.accept if headers else assembly.admission.admit, name, serving)
+        accept = assembly.admission.admit if headers is None else headers.accept
+        admit = functools.partial(self._admit, accept, name, serving)
         self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
 
     @staticmethod
