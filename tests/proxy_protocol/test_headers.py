@@ -53,7 +53,7 @@ GOOD = {
     "unknown": (b"PROXY UNKNOWN\r\n", None),
     "unknown with words": (b"PROXY UNKNOWN ffff:: 1.2.3.4 66000  x\r\n", None),
     "the longest": (
-        b"PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n",
+        b"PROXY UNKNOWN " + b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff " * 2 + b"65535 65535\r\n",
         None,
     ),
     "v4 block": (block(0x11, V4), NAMED4),
