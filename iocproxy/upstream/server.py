@@ -154,6 +154,9 @@ class UpstreamServer:
             await attach(loop, sock, connection)
         else:
             await self._handshake(loop, sock, connection, self._tls)
+        link = connection.link
+        if link is None or link.is_closing():  # it has told us of that already, and would take its place for good
+            raise self._error("the server closed the connection at once", "connection_terminated")
         self._open.add(connection)
         self._counters.upstream_connects += 1
         return connection
