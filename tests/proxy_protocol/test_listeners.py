@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from iocproxy.proxy_protocol import SIGNATURE, Addresses, header_line
+from iocproxy.proxy_protocol import SIGNATURE, Addresses, HeaderReader, header_line
+from iocproxy.server.proxy_header import AwaitedHeader
 from iocproxy.testing import Certificates, ManualClock, Origin, ProxyFactory, RawClient, RunningProxy
 from iocproxy.testing.patience import PATIENCE
 
@@ -354,6 +357,84 @@ class Slow:
         for _ in range(5):
             await asyncio.sleep(0)
         return bool(client.address != "192.0.2.66")
+
+
+class Gate:
+    """An on_connect that says nothing until `open` is set; `asked` counts."""
+
+    open = threading.Event()
+    asked = threading.Semaphore(0)
+
+    async def on_connect(self, client: Any) -> None:
+        import asyncio
+
+        self.asked.release()
+        while not self.open.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def gate() -> type[Gate]:
+    Gate.open, Gate.asked = threading.Event(), threading.Semaphore(0)
+    return Gate
+
+
+def test_who_leaves_while_an_on_connect_is_asked_is_gone(
+    behind: Any, iocproxy_origin: Origin, gate: type[Gate]
+) -> None:
+    proxy = behind(middleware=[{"use": f"{__name__}:Gate"}])
+    with RawClient(proxy.address) as client:
+        client.send(LINE + b"GET /")
+        assert gate.asked.acquire(timeout=PATIENCE)
+        client.reset()
+    gate.open.set()
+    proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
+    assert iocproxy_origin.requests == []
+
+
+def test_the_bytes_behind_the_header_wait_for_an_on_connect(
+    behind: Any, iocproxy_origin: Origin, gate: type[Gate]
+) -> None:
+    proxy = behind(middleware=[{"use": f"{__name__}:Gate"}])
+    with RawClient(proxy.address) as client:
+        client.send(LINE + REQUEST[:10])
+        assert gate.asked.acquire(timeout=PATIENCE)
+        client.send(REQUEST[10:])
+        client.half_close()
+        assert proxy.stats()["connections_open"] == 1
+        assert iocproxy_origin.requests == []
+        gate.open.set()
+        assert client.read_response().status == 204
+        client.expect_closed()
+
+
+def test_a_stop_does_not_wait_for_an_on_connect(behind: Any, gate: type[Gate]) -> None:
+    proxy = behind(middleware=[{"use": f"{__name__}:Gate"}])
+    with RawClient(proxy.address) as client:
+        client.send(LINE + REQUEST)
+        assert gate.asked.acquire(timeout=PATIENCE)
+        proxy.stop(drain=0)
+        assert closed(client)
+    assert proxy.stats()["connections_open"] == 0
+
+
+@pytest.mark.parametrize("sent", [b"", LINE[:10], REQUEST, LINE + REQUEST], ids=["silent", "half", "bad", "good"])
+def test_nothing_is_left_to_the_garbage_collector(behind: Any, sent: bytes) -> None:
+    def kept() -> list[object]:
+        return [each for each in gc.get_objects() if isinstance(each, AwaitedHeader | HeaderReader)]
+
+    proxy = behind()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with RawClient(proxy.address) as client, contextlib.suppress(OSError):
+                client.send(sent)
+                if sent.startswith(LINE):
+                    assert client.read_response().status == 204
+        proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0 and not kept())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("drain", [0.0, 60.0], ids=["at once", "drained"])
