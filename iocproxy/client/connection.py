@@ -36,6 +36,7 @@ from iocproxy.http1.heads import MAX_EMPTY_LINES, BareLineFeed, HeadBuffer, Head
 from iocproxy.http1.request import RequestHead, RequestHeadParser, why_not_a_request
 from iocproxy.link import Link, Timer
 from iocproxy.message import Client
+from iocproxy.net.address import Address
 from iocproxy.net.endings import end_output, reset_when_closed, unread_octets
 from iocproxy.routing import Rules
 from iocproxy.tls.hosts import HostCheck
@@ -319,6 +320,10 @@ class ClientConnection(asyncio.Protocol):
     def touch(self) -> None:
         if not self.blocked:
             self.timer.arm(self.rules.timeouts.tunnel_idle)
+
+    def reached(self) -> Address | None:
+        sockname = self._link.get_extra_info("sockname") if self._link is not None else None
+        return Address.of(sockname) if sockname else None
 
     # ── from the proxy ───────────────────────────────────────────────────────────────────────────────────────────
 

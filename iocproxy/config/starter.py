@@ -16,6 +16,9 @@ bind = "127.0.0.1:8080"             # "0.0.0.0:8080" for every IPv4 address, "[:
 # Send everybody on to https, for the port of the listener below:
 #https_redirect = 8443
 
+# Behind a proxy that passes connections on and says whose they are; it has to be in trusted_proxies, below.
+#proxy_protocol = true
+
 # HTTPS: give the certificate and its key, as paths from this file's directory.
 #[[listeners]]
 #bind = "127.0.0.1:8443"
@@ -27,6 +30,7 @@ bind = "127.0.0.1:8080"             # "0.0.0.0:8080" for every IPv4 address, "[:
 # Where requests go: one or more servers that answer alike, taken in turn.
 [upstreams.app]
 servers = ["http://127.0.0.1:9000"]
+#proxy_protocol = "v2"              # tell them of clients by a PROXY header
 
 #[upstreams.api]
 #servers = ["http://127.0.0.1:9001", { url = "http://127.0.0.1:9002", weight = 2 }]

@@ -63,6 +63,9 @@ def _listeners(settings: Mapping[str, Any]) -> Iterator[Problem]:
         bind = attempt(read_bind, get(listener, "bind"))
         port = attempt(read_https_redirect, get(listener, "https_redirect"))
         tls = get(listener, "tls")
+        if get(listener, "proxy_protocol") is True and not get(settings.get("server"), "trusted_proxies"):
+            said = "server.trusted_proxies must name the proxies whose headers are believed"
+            yield Problem((*at, "proxy_protocol"), "`proxy_protocol = true` without trusted proxies", said)
         if port is not None and tls is not None:
             yield Problem((*at, "https_redirect"), "`https_redirect` beside `tls`", "only plain HTTP is sent on")
         elif port is not None and bind is not None and port == bind.port:

@@ -298,7 +298,7 @@ class Exchange:
         assert goal is not None
         server = goal.upstream.pick(self._tried)
         assert server is not None  # a configuration has at least one server for each upstream
-        lease = None if fresh else server.idle()
+        lease = None if fresh else server.idle(self)
         if lease is not None:
             self._send(server, lease)
         else:
@@ -308,7 +308,7 @@ class Exchange:
     async def _connect(self, server: Server) -> Callable[[], None]:
         assert self._goal is not None
         try:
-            server, lease = await connect(self._goal.upstream, server, self._tried, self.service.log)
+            server, lease = await connect(self._goal.upstream, server, self._tried, self, self.service.log)
         except ProxyError as error:
             return functools.partial(self._fail, error)
         return functools.partial(self._send, server, lease)

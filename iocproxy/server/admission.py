@@ -29,7 +29,9 @@ from iocproxy.net.loops import is_proactor
 from iocproxy.net.sockets import prepare_client
 from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.routing import Rules
+from iocproxy.server.awaited_headers import AwaitedHeaders
 from iocproxy.server.conduct import Conduct
+from iocproxy.server.proxy_header import AwaitedHeader
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, ServerLink
 from iocproxy.tls.offload import Turns
@@ -45,6 +47,9 @@ _REFUSALS = {
 
 #: How long aborted connections may take to be gone, in seconds.
 _ABORTING = 5.0
+
+#: What is admitted: a socket that was accepted, or a connection whose PROXY header was read. `close` closes either.
+Arrival = socket.socket | AwaitedHeader
 
 
 class Admission:
@@ -83,19 +88,21 @@ class Admission:
         #: how each listener conducts itself, by its name; whoever makes one puts it here
         self.conducts: dict[str, Conduct] = {}
         self._plain = Conduct(self._service)
+        #: those whose PROXY header is awaited, at listeners that want one; they come here when it is complete
+        self.headers: AwaitedHeaders | None = None
         self._open: dict[ClientConnection, ServerLink | None] = {}
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        """How many connections are open, those in their handshake included."""
-        return len(self._open)
+        """How many connections are open, those in their handshake and those whose PROXY header is awaited included."""
+        return len(self._open) + (len(self.headers) if self.headers is not None else 0)
 
     # ── arriving ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def admit(self, sock: socket.socket, address: Address, listener: str, store: CertificateStore | None) -> None:
-        """Take an accepted socket over. Does not wait; does not raise for anything a client does."""
+    def admit(self, sock: Arrival, address: Address, listener: str, store: CertificateStore | None) -> None:
+        """Take over what has arrived from `address`. Does not wait; does not raise for anything a client does."""
         client = Client(address.host, address.port, self._keys.key(address.host), listener)
         if store is not None and self._handshakes is not None and self._handshakes.refuses(client):
             self._refuse(sock, client, "handshakes", 0)
@@ -127,7 +134,7 @@ class Admission:
         self,
         waiting: Awaitable[bool | str | None],
         index: int,
-        sock: socket.socket,
+        sock: Arrival,
         client: Client,
         store: CertificateStore | None,
     ) -> None:
@@ -159,7 +166,7 @@ class Admission:
         else:
             await self._attach(sock, client, store)
 
-    def _refuse(self, sock: socket.socket, client: Client, why: str | bool, index: int) -> None:
+    def _refuse(self, sock: Arrival, client: Client, why: str | bool, index: int) -> None:
         """Close, and take back what the doorkeepers before number `index` noted."""
         sock.close()
         self._leave(client, self._chain.doorkeepers[:index])
@@ -168,7 +175,7 @@ class Admission:
         setattr(self._counters, counter, getattr(self._counters, counter) + 1)
         self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
 
-    async def _attach(self, sock: socket.socket, client: Client, store: CertificateStore | None) -> None:
+    async def _attach(self, sock: Arrival, client: Client, store: CertificateStore | None) -> None:
         conduct = self.conducts.get(client.listener, self._plain)
         connection = ClientConnection(
             client,
@@ -187,8 +194,11 @@ class Admission:
         self._open[connection] = link
         self._empty.clear()
         try:
-            prepare_client(sock)
-            await attach(self._loop, sock, link or connection)
+            if isinstance(sock, socket.socket):
+                prepare_client(sock)
+                await attach(self._loop, sock, link or connection)
+            else:
+                sock.serve(link or connection)
         except OSError as error:  # reset between accept and here
             sock.close()
             self._log.debug("connection_lost_early", client=client.address, error=str(error))
@@ -253,7 +263,8 @@ class Admission:
     async def drain(self, seconds: float) -> int:
         """Let the requests under way end, for at most `seconds`; returns how many connections are still open then.
 
-        Idle connections and those in their handshake are closed at once: nothing is lost with them.
+        Idle connections, those in their handshake and those whose PROXY header is awaited are closed at once: nothing
+        is lost with them.
         """
         self._draining = True
         for connection, link in list(self._open.items()):
@@ -261,12 +272,14 @@ class Admission:
                 link.close()
             else:
                 connection.drain()
+        if self.headers is not None:
+            self.headers.stop()
         try:
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
+                await self._gone()
         except TimeoutError:
             pass
-        return len(self._open)
+        return len(self)
 
     async def abort(self) -> None:
         """Cut off every connection and wait until their sockets are closed."""
@@ -276,8 +289,15 @@ class Admission:
                 link.abort()
             else:
                 connection.abort()
+        if self.headers is not None:
+            self.headers.stop()
         try:
             async with asyncio.timeout(_ABORTING):
-                await self._empty.wait()
+                await self._gone()
         except TimeoutError:
-            self._log.error("connections_left", open=len(self._open))
+            self._log.error("connections_left", open=len(self))
+
+    async def _gone(self) -> None:
+        await self._empty.wait()
+        if self.headers is not None:
+            await self.headers.gone()

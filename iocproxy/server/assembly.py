@@ -19,12 +19,14 @@ from iocproxy.middleware import Chain
 from iocproxy.middleware.access_log import AccessRecords
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
+from iocproxy.server.awaited_headers import AwaitedHeaders
 from iocproxy.server.gatekeepers import Gatekeepers, gatekeepers
 from iocproxy.server.limits import guards, handshake_limits
 from iocproxy.server.material import Material
 from iocproxy.server.request_limits import route_name
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.upstream.group import UpstreamGroup
+from iocproxy.upstream.introducing import IntroducingV1, IntroducingV2
 from iocproxy.upstream.server import UpstreamServer
 
 
@@ -87,8 +89,28 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         log=around.log,
         handshakes=handshake_limits(config, around),
     )
+    if any(listener.proxy_protocol for listener in config.listeners):
+        admission.headers = _awaited_headers(config, around, keys, admission)
     return Assembly(service, admission, upstreams, gates)
 
+
+def _awaited_headers(config: Config, around: Surroundings, keys: ClientKeys, admission: Admission) -> AwaitedHeaders:
+    limits = config.limits.connections
+    return AwaitedHeaders(
+        admit=admission.admit,
+        trusted=NetworkSet(config.server.trusted_proxies),
+        total=None if limits.dry_run else limits.total,
+        keys=keys,
+        timeouts=config.timeouts,
+        wheel=around.wheel,
+        tasks=around.tasks,
+        counters=around.counters,
+        refused=around.decisions.of("proxy_protocol", "connections", window=60.0),
+        log=around.log,
+    )
+
+
+_INTRODUCING = {"v1": IntroducingV1, "v2": IntroducingV2}
 
 _UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}
 
@@ -105,7 +127,8 @@ def _upstreams(
     for name, upstream in config.upstreams.items():
         weighted = []
         for server in upstream.servers:
-            made = UpstreamServer(
+            kind = UpstreamServer if upstream.proxy_protocol is None else _INTRODUCING[upstream.proxy_protocol]
+            made = kind(
                 server,
                 max_connections=upstream.max_connections,
                 max_idle=upstream.max_idle,

@@ -47,6 +47,7 @@ from iocproxy.server.surroundings import Surroundings
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
 from iocproxy.telemetry.sessions import SessionCounters
+from iocproxy.tls import CertificateStore
 
 
 class Phase(enum.Enum):
@@ -276,12 +277,20 @@ class Proxy:
             serving = Serving(name, tls, f"listeners[{index}].tls", loaded, counters)
             self._certificates.add(serving)
         assembly.admission.conducts[name] = Conduct.of(self.config.listeners[index], assembly.service)
-        admit = functools.partial(self._admit, assembly, name, serving)
+        headers = assembly.admission.headers if self.config.listeners[index].proxy_protocol else None
+        accept = assembly.admission.admit if headers is None else headers.accept
+        admit = functools.partial(self._admit, accept, name, serving)
         self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
 
     @staticmethod
-    def _admit(assembly: Assembly, name: str, serving: Serving | None, sock: socket.socket, address: Address) -> None:
-        assembly.admission.admit(sock, address, name, None if serving is None else serving.store)
+    def _admit(
+        admit: Callable[[socket.socket, Address, str, CertificateStore | None], None],
+        name: str,
+        serving: Serving | None,
+        sock: socket.socket,
+        address: Address,
+    ) -> None:
+        admit(sock, address, name, None if serving is None else serving.store)
 
     def _access_log(self) -> AccessLog | None:
         settings = self.config.logging

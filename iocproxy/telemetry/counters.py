@@ -7,7 +7,7 @@ of `access_lost`, which belongs to the access log's thread alone. A reader on an
 
 from __future__ import annotations
 
-from iocproxy.errors import HandshakeFailure, TlsFailure
+from iocproxy.errors import HandshakeFailure, ProxyHeaderFailure, TlsFailure
 from iocproxy.message import TlsInfo
 from iocproxy.telemetry.sessions import SessionCounters
 
@@ -31,6 +31,7 @@ class Counters:
         "handshakes_failed",
         "handshakes_full",
         "handshakes_resumed",
+        "proxy_protocol_failures",
         "refused_concurrent",
         "refused_denied",
         "refused_handshakes",
@@ -62,6 +63,8 @@ class Counters:
         self.refused_denied = 0  #: closed at accept: the client is denied, by an access list or for a time
         self.refused_handshakes = 0  #: closed at accept: too many of the client's handshakes had failed
         self.refused_middleware = 0  #: closed at accept: an `on_connect` said no
+        #: closed before their PROXY header was complete, by reason
+        self.proxy_protocol_failures = dict.fromkeys(ProxyHeaderFailure, 0)
         # what a limit with `dry_run` would have refused
         self.dry_run_connections = 0
         self.dry_run_requests = 0
@@ -117,6 +120,7 @@ class Counters:
             },
             "dry_run": {"connections": self.dry_run_connections, "requests": self.dry_run_requests},
             "accept_errors": self.accept_errors,
+            "proxy_protocol_failures": {str(why): count for why, count in self.proxy_protocol_failures.items()},
             "handshakes_full": self.handshakes_full,
             "handshakes_resumed": self.handshakes_resumed,
             "handshakes_failed": sum(self.handshakes_failed.values()),

@@ -590,7 +590,6 @@ sha1 = "X-Sha1"
 workers = "auto"
 [[listeners]]
 bind = "127.0.0.1:0"
-proxy_protocol = true
 [listeners.tls]
 certificates = [{ cert = "a", key = "b" }]
 [upstreams.app]
@@ -603,10 +602,32 @@ bind = "127.0.0.1:9900"
 """,
         [
             '3: server.workers: "auto"; `workers` other than 1 is not available yet',
-            "6: listeners[0].proxy_protocol: true; `proxy_protocol = true` is not available yet",
-            '11: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
-            "12: upstreams.app.health: a table; `health` is not available yet",
-            "14: admin: a table; `[admin]` is not available yet",
+            '10: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
+            "11: upstreams.app.health: a table; `health` is not available yet",
+            "13: admin: a table; `[admin]` is not available yet",
+        ],
+    ),
+    "the PROXY protocol": (
+        """
+[server]
+trusted_proxies = []
+[[listeners]]
+bind = "127.0.0.1:0"
+proxy_protocol = true
+[[listeners]]
+bind = "127.0.0.1:0"
+proxy_protocol = "v2"
+[upstreams.app]
+servers = ["http://app"]
+proxy_protocol = true
+""",
+        [
+            (
+                "6: listeners[0].proxy_protocol: `proxy_protocol = true` without trusted proxies; "
+                "server.trusted_proxies must name the proxies whose headers are believed"
+            ),
+            '9: listeners[1].proxy_protocol: "v2"; must be true or false',
+            '12: upstreams.app.proxy_protocol: true; must be "v1" or "v2", or false for none',
         ],
     ),
     "wrong before it is not available": (
