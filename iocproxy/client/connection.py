@@ -173,7 +173,12 @@ class ClientConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Between two requests, with nothing of the next one here."""
-        return self._state is _HEAD and not self._heads.kept
+        return self._state is _HEAD and not self._heads.kept and not self._ahead
+
+    @property
+    def in_head(self) -> bool:
+        """Within a head of which something is still to come."""
+        return self._state is _HEAD and bool(self._heads.kept)
 
     # ── from the event loop ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -330,8 +335,12 @@ class ClientConnection(asyncio.Protocol):
     def drain(self) -> None:
         """Take no more requests: close when idle, else when the response under way is complete."""
         self.draining = True
-        if self.idle and not self._ahead:
+        if self.idle:
             self._close()
+
+    def shed(self) -> None:
+        """Close, as the deadline would a little later: for a connection that is idle, or has not got beyond a head."""
+        self._close()
 
     def abort(self) -> None:
         """Close at once. A response under way is broken off so that it shows."""

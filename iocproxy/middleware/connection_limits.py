@@ -13,14 +13,18 @@ from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
 from iocproxy.middleware.guard import Guard
 
+#: What is said in place of a refusal where a place is about to become free: the client is to wait and ask again.
+WAIT = "wait"
+
 
 class ConnectionLimits(Guard):
     """Refuses with a word that says which limit it was: "total", "client" or "rate".
 
-    `refused` is told the client and the word; with `dry_run` that is all that happens.
+    `refused` is told the client and the word; with `dry_run` that is all that happens. `make_room` is asked before the
+    total refuses anybody; where it says that somebody is about to leave, the word is `WAIT`.
     """
 
-    __slots__ = ("_clock", "_concurrency", "_dry_run", "_exempt", "_held", "_refused", "_windows")
+    __slots__ = ("_clock", "_concurrency", "_dry_run", "_exempt", "_held", "_refused", "_windows", "make_room")
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class ConnectionLimits(Guard):
         self._clock = clock
         self._dry_run = dry_run
         self._refused = refused
+        self.make_room: Callable[[], bool] | None = None
         #: clients whose place has to be given back; a connection let through by `dry_run` may hold none
         self._held: set[Client] = set()
 
@@ -51,6 +56,8 @@ class ConnectionLimits(Guard):
                 return None
             self._concurrency.release(client.key)
             why = "rate"
+        if why == "total" and self.make_room is not None and not self._dry_run and self.make_room():
+            return WAIT
         self._refused(client, why)
         return None if self._dry_run else why
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,7 @@ from iocproxy.http1.request import RequestHeadParser
 from iocproxy.limits import ClientKeys
 from iocproxy.message import Client
 from iocproxy.middleware.chain import Chain, Doorkeeper
+from iocproxy.middleware.connection_limits import WAIT
 from iocproxy.middleware.handshake_limits import HandshakeLimits
 from iocproxy.net.address import Address
 from iocproxy.net.attach import attach
@@ -32,6 +34,7 @@ from iocproxy.routing import Rules
 from iocproxy.server.awaited_headers import AwaitedHeaders
 from iocproxy.server.conduct import Conduct
 from iocproxy.server.proxy_header import AwaitedHeader
+from iocproxy.server.shedding import Shedding
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, ServerLink
 from iocproxy.tls.offload import Turns
@@ -69,7 +72,9 @@ class Admission:
         counters: Counters,
         log: FilteringBoundLogger,
         handshakes: HandshakeLimits | None,
+        sheds: bool = False,
     ) -> None:
+        """With `sheds`, idle connections are closed when room is needed."""
         self._loop = asyncio.get_running_loop()
         self._service = service
         self._chain = chain
@@ -91,6 +96,12 @@ class Admission:
         #: those whose PROXY header is awaited, at listeners that want one; they come here when it is complete
         self.headers: AwaitedHeaders | None = None
         self._open: dict[ClientConnection, ServerLink | None] = {}
+        #: who goes when there is no room; None where nobody does
+        self.shedding: Shedding | None = None
+        if sheds:
+            self.shedding = Shedding(self._open, timeouts=rules.timeouts, now=wheel.time, counters=counters, log=log)
+        #: newcomers for whom a place is about to become free, as `admit` got them
+        self._line: deque[tuple[Arrival, Address, str, CertificateStore | None]] = deque()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -111,6 +122,10 @@ class Admission:
             said = self._ask(doorkeeper, client)
             if said is None or said is True:
                 continue
+            if said == WAIT:
+                self._leave(client, self._chain.doorkeepers[:index])
+                self._line.append((sock, address, listener, store))
+                return
             if said is False or isinstance(said, str):
                 self._refuse(sock, client, said, index)
                 return
@@ -122,6 +137,23 @@ class Admission:
             self._tasks.spawn(self._attach(sock, client, store), name="accept")
         else:
             run_through(self._attach(sock, client, store))
+
+    def make_room(self) -> bool:
+        """Whether a newcomer may wait: a connection is about to be gone that nobody waits for yet."""
+        shedding = self.shedding
+        assert shedding is not None
+        return len(self._line) < len(shedding.leaving) or shedding.make_room("total")
+
+    def _room(self, connection: ClientConnection) -> None:
+        """The place of `connection` is free."""
+        assert self.shedding is not None
+        self.shedding.leaving.discard(connection)
+        if self._line:
+            self.admit(*self._line.popleft())
+
+    def _dissolve_line(self) -> None:
+        while self._line:
+            self._line.popleft()[0].close()
 
     def _ask(self, doorkeeper: Doorkeeper, client: Client) -> bool | str | Awaitable[bool | str | None] | None:
         try:
@@ -250,6 +282,8 @@ class Admission:
         del self._open[connection]
         self._counters.connections_open -= 1
         self._leave(connection.client, self._chain.doorkeepers)
+        if self.shedding is not None and self.shedding.leaving:
+            self._room(connection)
         if not self._open:
             self._empty.set()
 
@@ -267,6 +301,7 @@ class Admission:
         is lost with them.
         """
         self._draining = True
+        self._dissolve_line()
         for connection, link in list(self._open.items()):
             if link is not None and link.info is None:
                 link.close()
@@ -284,6 +319,7 @@ class Admission:
     async def abort(self) -> None:
         """Cut off every connection and wait until their sockets are closed."""
         self._draining = True
+        self._dissolve_line()
         for connection, link in list(self._open.items()):
             if link is not None and link.info is None:
                 link.abort()

@@ -17,6 +17,7 @@ from iocproxy.limits import ClientKeys, NetworkSet
 from iocproxy.message import Record
 from iocproxy.middleware import Chain
 from iocproxy.middleware.access_log import AccessRecords
+from iocproxy.middleware.connection_limits import ConnectionLimits
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
 from iocproxy.server.awaited_headers import AwaitedHeaders
@@ -88,7 +89,12 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         counters=around.counters,
         log=around.log,
         handshakes=handshake_limits(config, around),
+        sheds=config.limits.connections.shed,
     )
+    if admission.shedding is not None:
+        for member in chain.members:
+            if isinstance(member, ConnectionLimits):
+                member.make_room = admission.make_room
     if any(listener.proxy_protocol for listener in config.listeners):
         admission.headers = _awaited_headers(config, around, keys, admission)
     return Assembly(service, admission, upstreams, gates)
@@ -107,6 +113,7 @@ def _awaited_headers(config: Config, around: Surroundings, keys: ClientKeys, adm
         counters=around.counters,
         refused=around.decisions.of("proxy_protocol", "connections", window=60.0),
         log=around.log,
+        shedding=None if limits.dry_run else admission.shedding,
     )
 
 

@@ -27,6 +27,7 @@ from iocproxy.net.sockets import prepare_client
 from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.proxy_protocol import Addresses
 from iocproxy.server.proxy_header import AwaitedHeader
+from iocproxy.server.shedding import Shedding
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore
 
@@ -59,6 +60,7 @@ class AwaitedHeaders:
         counters: Counters,
         refused: Decided,
         log: FilteringBoundLogger,
+        shedding: Shedding | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._admit = admit
@@ -71,6 +73,7 @@ class AwaitedHeaders:
         self._counters = counters
         self._refused = refused
         self._log = log
+        self._shedding = shedding
         self._waits = is_proactor(self._loop)  # a connection is not made at once there
         self._awaited: set[AwaitedHeader] = set()
         self._empty = asyncio.Event()
@@ -85,8 +88,7 @@ class AwaitedHeaders:
             self._counters.proxy_protocol_failures[ProxyHeaderFailure.UNTRUSTED] += 1
             self._refuse(sock, address, listener, "untrusted")
             return
-        full = self._total is not None and self._counters.connections_open >= self._total
-        if full or len(self._awaited) >= MOST:
+        if self._full() or len(self._awaited) >= MOST:
             self._counters.refused_total += 1
             self._refuse(sock, address, listener, "total")
             return
@@ -106,6 +108,15 @@ class AwaitedHeaders:
             self._tasks.spawn(self._attach(sock, awaited), name="accept")
         else:
             run_through(self._attach(sock, awaited))
+
+    def _full(self) -> bool:
+        """Whether there is no room. Where somebody idle is about to leave there is, and his place is not waited for."""
+        if self._total is None:
+            return False
+        shedding, taken = self._shedding, self._counters.connections_open
+        if shedding is None:
+            return taken >= self._total
+        return taken - len(shedding.leaving) >= self._total and not shedding.make_room("total")
 
     def _refuse(self, sock: socket.socket, address: Address, listener: str, reason: str) -> None:
         sock.close()

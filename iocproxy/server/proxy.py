@@ -32,6 +32,7 @@ from iocproxy.message import Record
 from iocproxy.middleware.decisions import Decisions
 from iocproxy.net.address import Address
 from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.free_memory import memory_gauge
 from iocproxy.net.listener import Listener
 from iocproxy.net.memory import keep_buffers_on_the_heap
 from iocproxy.net.resolver import Resolver
@@ -43,6 +44,7 @@ from iocproxy.server.certificates import Certificates, Serving
 from iocproxy.server.conduct import Conduct
 from iocproxy.server.gatekeepers import Gatekeepers
 from iocproxy.server.material import Material, access_file_fault, load_material
+from iocproxy.server.shedding import watch_memory
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
@@ -249,6 +251,9 @@ class Proxy:
         for listener in self._listeners:
             listener.start()
         around.tasks.spawn(self._certificates.watch(), name="certificates")
+        least, gauge = config.limits.connections.free_memory, memory_gauge()
+        if assembly.admission.shedding is not None and least is not None and gauge is not None:
+            around.tasks.spawn(watch_memory(assembly.admission.shedding, gauge, least), name="memory")
         if assembly.gates.lists is not None:
             around.tasks.spawn(assembly.gates.lists.watch(), name="access lists")
         for listener, settings in zip(self._listeners, config.listeners, strict=True):
@@ -280,7 +285,9 @@ class Proxy:
         headers = assembly.admission.headers if self.config.listeners[index].proxy_protocol else None
         accept = assembly.admission.admit if headers is None else headers.accept
         admit = functools.partial(self._admit, accept, name, serving)
-        self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
+        shedding = assembly.admission.shedding
+        shortage = None if shedding is None else functools.partial(shedding.make_room, "files")
+        self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log, on_shortage=shortage))
 
     @staticmethod
     def _admit(

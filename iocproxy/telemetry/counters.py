@@ -43,6 +43,7 @@ class Counters:
         "requests_open",
         "responses",
         "sessions",
+        "shed",
         "tls_failed",
         "tunnels_open",
         "upstream_connect_failures",
@@ -65,6 +66,8 @@ class Counters:
         self.refused_middleware = 0  #: closed at accept: an `on_connect` said no
         #: closed before their PROXY header was complete, by reason
         self.proxy_protocol_failures = dict.fromkeys(ProxyHeaderFailure, 0)
+        #: closed while idle to make room, by what had run out
+        self.shed = {"total": 0, "files": 0, "memory": 0}
         # what a limit with `dry_run` would have refused
         self.dry_run_connections = 0
         self.dry_run_requests = 0
@@ -118,6 +121,7 @@ class Counters:
                 "denied": self.refused_denied,
                 "middleware": self.refused_middleware,
             },
+            "connections_shed": dict(self.shed),
             "dry_run": {"connections": self.dry_run_connections, "requests": self.dry_run_requests},
             "accept_errors": self.accept_errors,
             "proxy_protocol_failures": {str(why): count for why, count in self.proxy_protocol_failures.items()},

@@ -128,7 +128,7 @@ def test_so_many_at_once_for_each_client(iocproxy: ProxyFactory, origin: Origin)
 
 
 def test_so_many_at_once_in_all(iocproxy: ProxyFactory, origin: Origin) -> None:
-    proxy = iocproxy(upstream=origin, limits={"connections": {"total": 2}})
+    proxy = iocproxy(upstream=origin, limits={"connections": {"total": 2, "shed": False}})
     with served(proxy), served(proxy, "127.0.0.2") as second:
         assert refused(proxy.address, "127.0.0.3")
         assert refused(proxy.address)
