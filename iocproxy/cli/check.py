@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.text import Text
 
 from iocproxy.cli.options import find_modules_beside
-from iocproxy.config import Config, Listener, Rates, load_config
+from iocproxy.config import Config, LimitRule, Listener, Rates, RequestLimits, load_config
 from iocproxy.config.values import show_duration
 from iocproxy.server.material import faults_of, load_material
 from iocproxy.telemetry.lines import printable
@@ -70,8 +70,11 @@ def _listener(listener: Listener) -> Iterator[tuple[str, str]]:
 def _routes(config: Config) -> Iterator[tuple[str, str]]:
     for route in config.effective_routes:
         own = route.limits.requests
-        limit = "" if own is None else f"   {_rate(own.rate, 'requests', dry_run=own.dry_run)}, counted on its own"
-        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}"
+        limit = "" if own is None else f"   {_requests(own)}, counted on its own"
+        cost = "" if route.limits.cost == 1 else f"   each request counts for {route.limits.cost}"
+        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}{cost}"
+        for rule in route.limits.rules:
+            yield "", f"{rule.name}: {_requests(rule)}"
 
 
 def _upstreams(config: Config) -> Iterator[tuple[str, str]]:
@@ -92,17 +95,45 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
     yield "", f"{_count(connections.concurrent)} open a client, {_count(connections.total)} open in all"
     if any(listener.tls is not None for listener in config.listeners):
         yield "handshakes", _rate(limits.handshakes.rate, "that failed", dry_run=limits.handshakes.dry_run)
-    yield "requests", _rate(limits.requests.rate, "requests", dry_run=limits.requests.dry_run)
+    yield "requests", _requests(limits.requests)
+    for rule in limits.rules:
+        yield rule.name, _requests(rule)
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
     if limits.exempt:
         yield "exempt", ", ".join(map(str, limits.exempt))
+
+
+def _requests(limit: RequestLimits) -> str:
+    """One limit per request, as a sentence without its end."""
+    counted = " and ".join(limit.methods) if isinstance(limit, LimitRule) and limit.methods else "requests"
+    parts = [f"{rate.limit} {counted} in any {show_duration(rate.window)}" for rate in limit.rate]
+    if limit.concurrent is not None:
+        parts.append(f"{limit.concurrent} {counted} under way")
+    if not parts:
+        return "unlimited"
+    return f"{' and '.join(parts)} {_WHOSE.get(str(limit.key), f'for each {limit.key}')}{_details(limit)}"
+
+
+_WHOSE = {"address": "a client", "everyone": "of all clients together"}
+
+
+def _details(limit: RequestLimits) -> str:
+    said = "" if limit.status == 429 else f", answered with {limit.status}"
+    if limit.missing != "address":
+        said += f", {'uncounted' if limit.missing == 'skip' else '403'} without"
+    if limit.ratelimit_fields:
+        said += ", RateLimit fields"
+    return f"{said}{_DRY_RUN}" if limit.dry_run else said
+
+
+_DRY_RUN = " (dry run: only counted)"
 
 
 def _rate(rates: Rates, what: str, *, dry_run: bool) -> str:
     if not rates:
         return "unlimited"
     said = " and ".join(f"{rate.limit} {what} in any {show_duration(rate.window)}" for rate in rates)
-    return f"{said} a client{' (dry run: only counted)' if dry_run else ''}"
+    return f"{said} a client{_DRY_RUN if dry_run else ''}"
 
 
 def _count(count: int | None) -> str:

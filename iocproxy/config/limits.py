@@ -34,11 +34,18 @@ _KEY = (
 )
 _MISSING = (
     'Where a part of the key is missing or empty: "address" puts the address in its place, "skip" lets the request '
-    'pass uncounted, "refuse" answers 403.'
+    'pass uncounted, "refuse" answers 403. One that can be read in two ways, such as a field that stands twice, is '
+    "answered with 400 in any case."
 )
-_CONCURRENT = "Requests of one client under way at a time, tunnels included."
-_STATUS = "What refused requests are answered with; `[errors]` may have a page for it."
-_FIELDS = "Tell clients how much is left, in the fields `RateLimit` and `RateLimit-Policy` of every response."
+_CONCURRENT = (
+    "Requests of one client under way at a time, tunnels included. What is refused has no Retry-After, as nobody knows "
+    "when one of them ends."
+)
+_STATUS = "What refused requests are answered with, 429 and 503 with Retry-After; `[errors]` may have a page for it."
+_FIELDS = (
+    "Tell clients how much is left, in the fields `RateLimit` and `RateLimit-Policy` of what upstreams answer and of "
+    "what is refused."
+)
 
 
 class AccessLists(Section):
@@ -131,7 +138,8 @@ class RouteRequestLimits(RequestLimits):
 
 class LimitRule(RequestLimits):
     """A further limit on requests, counted on its own. A request has to be within every limit that is for it; where one
-    refuses, none counts it."""
+    refuses, none counts it. Whoever may choose the value of its key may choose a new one for each request: the limit by
+    address in `[limits.requests]` holds beside it."""
 
     name: LimitName = Field(
         description="What counters, log lines and RateLimit fields call it; each name may stand once.",

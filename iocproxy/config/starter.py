@@ -53,8 +53,17 @@ rate = "60/10s"
 concurrent = 100
 total = 10000                       # all clients together
 [limits.requests]                   # checked per request, answered with 429
-rate = "300/10s"
+rate = "300/10s"                    # or several at once: ["50/1s", "300/10s"]
 dry_run = false                     # true: only log and count what would be refused
+#concurrent = 100                    # requests of one client under way at a time
+#ratelimit_fields = true             # tell clients how much is left
+
+# Further limits per request, by other things than the address: docs/limits.md
+#[[limits.rules]]
+#name = "sign-in"
+#methods = ["POST"]
+#rate = "20/1m"
+#key = ["address", "path:1"]
 
 # How long things may take; every state of a connection has such a bound.
 #[timeouts]

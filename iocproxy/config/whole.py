@@ -13,6 +13,7 @@ from iocproxy.config.client_certificates import field_names, listener_tables
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
 from iocproxy.config.lines import spell
+from iocproxy.config.request_limit_contradictions import request_limits
 from iocproxy.config.sections import Http
 from iocproxy.config.values import (
     Server,
@@ -36,6 +37,7 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *_access_file(settings),
         *listener_tables(settings),
         *field_names(settings),
+        *request_limits(settings),
     ]
 
 

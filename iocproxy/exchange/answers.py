@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 from iocproxy.errors import ProxyError
+from iocproxy.exchange.negotiation import Form
 from iocproxy.exchange.pages import ErrorPages
 from iocproxy.http1.serialize import response_head
 from iocproxy.message import Fields, reason_phrase
@@ -21,6 +22,7 @@ ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 #: Said to the client. The error's own text goes to the log: it may name servers that are nobody's business.
 _EXPLANATIONS = {
     400: "The request could not be understood.",
+    403: "This request is not allowed.",
     404: "No route leads to this address.",
     405: "This method is not available here.",
     408: "The request took too long to arrive.",
@@ -39,23 +41,24 @@ _EXPLANATIONS = {
 }
 
 
-def prefers_json(accept: bytes) -> bool:
-    """True when a client's Accept names JSON and not HTML; the default is HTML, for people."""
-    accept = accept.lower()
-    return b"json" in accept and b"text/html" not in accept
-
-
-def error_body(status: int, *, as_json: bool) -> tuple[bytes, bytes]:
+def error_body(status: int, form: Form) -> tuple[bytes, bytes]:
     """(content type, body) for an error of `status`."""
     title = reason_phrase(status).decode("ascii") or "Error"
     text = _EXPLANATIONS.get(status, title)
-    if as_json:
-        return b"application/json", json.dumps({"status": status, "error": title, "message": text}).encode() + b"\n"
+    if form is Form.JSON:
+        return form.value, _json({"status": status, "error": title, "message": text})
+    if form is Form.PROBLEM:
+        # RFC 9457 section 4.2.1: of no type of its own, so the title is that of the status
+        return form.value, _json({"type": "about:blank", "title": title, "status": status, "detail": text})
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{status} {title}</title></head>\n'
         f"<body><h1>{status} {title}</h1><p>{text}</p><hr><p>{PSEUDONYM}</p></body></html>\n"
     )
-    return b"text/html; charset=utf-8", page.encode("ascii")
+    return form.value, page.encode("ascii")
+
+
+def _json(said: dict[str, object]) -> bytes:
+    return json.dumps(said).encode() + b"\n"
 
 
 def error_fields(error: ProxyError, content_type: bytes) -> Fields:
@@ -68,9 +71,9 @@ def error_fields(error: ProxyError, content_type: bytes) -> Fields:
     return fields
 
 
-def error_answer(error: ProxyError, pages: ErrorPages, *, as_json: bool) -> tuple[Fields, bytes]:
+def error_answer(error: ProxyError, pages: ErrorPages, form: Form) -> tuple[Fields, bytes]:
     """The fields and the body of the answer to `error`: the operator's page where there is one."""
-    content_type, body = pages.find(error.status, as_json=as_json) or error_body(error.status, as_json=as_json)
+    content_type, body = pages.find(error.status, as_json=form is not Form.HTML) or error_body(error.status, form)
     return error_fields(error, content_type), body
 
 

@@ -32,7 +32,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from iocproxy.errors import ProxyError, Side, own_fault
-from iocproxy.exchange.answers import ALLOWED, error_answer, own_response, prefers_json, told
+from iocproxy.exchange.answers import ALLOWED, error_answer, own_response, told
 from iocproxy.exchange.bounds import (
     COUNTED,
     check_head,
@@ -46,6 +46,7 @@ from iocproxy.exchange.bounds import (
 from iocproxy.exchange.forwarding import VIA
 from iocproxy.exchange.hooks import HeldResponse, run_request_hooks
 from iocproxy.exchange.leasing import IDEMPOTENT, connect
+from iocproxy.exchange.negotiation import Form, accepted, wanted_form
 from iocproxy.exchange.outgoing import request_for, response_for, without_hsts
 from iocproxy.exchange.pages import ErrorPages
 from iocproxy.exchange.ports import ClientSide, Lease, Server
@@ -180,7 +181,7 @@ class Exchange:
         route = service.routes.find(head.host, head.target)
         if route is None:
             self._without_route()
-            return False
+            return self._phase is not _OVER
         request.route = route.name
         self._goal = goal = route.goal
         self._rules = side.rules = rules = goal.rules
@@ -526,12 +527,11 @@ class Exchange:
             # Where only the end of the connection marks the end of the body, a plain close would look complete.
             self.side.exchange_broken(abort=self._close_delimited or self.side.scheme == "https")
         else:
-            fields, body = error_answer(error, self._pages(), as_json=self._prefers_json())
+            fields, body = error_answer(error, self._pages(), self._form())
             self._give(error.status, reason_phrase(error.status), fields, body, told(error))
 
-    def _prefers_json(self) -> bool:
-        accept = next((value for name, value in self.request.fields if name.lower() == b"accept"), b"")
-        return prefers_json(accept)
+    def _form(self) -> Form:
+        return wanted_form(accepted(self.request.fields))
 
     def _pages(self) -> ErrorPages:
         """The operator's own, for errors of the proxy's."""
@@ -553,7 +553,7 @@ class Exchange:
                 status=response.status,
                 proxy_status="http_request_denied",
             )
-            own, body = error_answer(refused, self._pages(), as_json=self._prefers_json())
+            own, body = error_answer(refused, self._pages(), self._form())
             self._give(response.status, response.reason, [*own, *fields], body, told(refused))
         else:
             self._give(response.status, response.reason, fields, response.body or b"", "")

@@ -11,7 +11,9 @@ sent to the old address arrives empty. Nothing but these is served as if the lis
 from __future__ import annotations
 
 import copy
+import functools
 import re
+from collections.abc import Awaitable, Callable
 
 from iocproxy.errors import ProxyError
 from iocproxy.exchange.answers import ALLOWED
@@ -55,10 +57,11 @@ class HttpsRedirect:
             return self._service.begin(side, head, body, done=done, trailers=trailers)
         exchange = _Redirected(self._nowhere, side, head, self._port)
         try:
-            exchange.begin(body, done=done, trailers=trailers)
+            goes_on = exchange.begin(body, done=done, trailers=trailers)
         except Exception as error:  # noqa: BLE001 - told by `crashed`
             exchange.crashed(error)
-        return None
+            return None
+        return exchange if goes_on else None
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""
@@ -83,11 +86,30 @@ class _Redirected(Exchange):
     def _without_route(self) -> None:
         if self.side.requests >= self._rules.max_requests:
             self.side.draining = True
-        for guard in self.service.chain.guards:
-            refused = guard(self.request)
-            if refused is not None:
-                self.answer(refused)
-                return
+        self._ask_guards()
+
+    def _ask_guards(self, start: int = 0) -> None:
+        """Ask the built-in limits from number `start` on, until one refuses or has to be waited for."""
+        guards = self.service.chain.guards
+        for index in range(start, len(guards)):
+            said = guards[index](self.request)
+            if said is None:
+                continue
+            if isinstance(said, Awaitable):
+                goes_on = functools.partial(self._guard_answers, said, index + 1)
+                self.wait(goes_on, f"on_request {self.request.method}", of=said)
+            else:
+                self.answer(said)
+            return
+        self._send_on()
+
+    async def _guard_answers(self, waiting: Awaitable[Response | None], following: int) -> Callable[[], None]:
+        said = await waiting
+        if said is None:
+            return functools.partial(self._ask_guards, following)
+        return functools.partial(self.answer, said)
+
+    def _send_on(self) -> None:
         head = self._head
         if head.method == "TRACE":
             self._fail(not_allowed("a TRACE that would be sent on"))

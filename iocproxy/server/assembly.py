@@ -19,8 +19,9 @@ from iocproxy.middleware.access_log import AccessRecords
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
 from iocproxy.server.awaited_headers import AwaitedHeaders
-from iocproxy.server.limits import guards, handshake_limits, route_name
+from iocproxy.server.limits import guards, handshake_limits
 from iocproxy.server.material import Material
+from iocproxy.server.request_limits import route_name
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.upstream.group import UpstreamGroup
 from iocproxy.upstream.introducing import IntroducingV1, IntroducingV2

@@ -84,6 +84,50 @@ access_file = "access.log"
     assert not (file.parent / "access.log").exists()
 
 
+def test_check_says_the_limits_per_request_in_words(run, config_file):
+    file = config_file("""
+listeners = [{ bind = "127.0.0.1:1" }]
+upstreams.app.servers = ["http://127.0.0.1:3"]
+[limits.requests]
+rate = ["20/1s", "600/1m"]
+concurrent = 50
+ratelimit_fields = true
+[[limits.rules]]
+name = "writes"
+methods = ["POST", "PUT"]
+rate = "60/1m"
+key = ["header:X-Api-Key", "path:1"]
+missing = "skip"
+status = 503
+[[limits.rules]]
+name = "all"
+concurrent = 900
+key = "everyone"
+dry_run = true
+[[routes]]
+path = "/search"
+upstream = "app"
+limits.cost = 5
+[[routes.limits.rules]]
+name = "searches"
+rate = "30/1m"
+key = "cookie:sid"
+missing = "refuse"
+""")
+    code, said, wrong = run("check", "--config", file)
+    assert (code, wrong) == (0, "")
+    for line in (
+        "  any host /search  -> app   each request counts for 5\n",
+        "                    searches: 30 requests in any 60s for each cookie:sid, 403 without\n",
+        "  requests     20 requests in any 1s and 600 requests in any 60s and 50 requests under way a client, ",
+        " under way a client, RateLimit fields\n",
+        "  writes       60 POST and PUT in any 60s for each header:x-api-key + path:1, answered with 503, ",
+        ", answered with 503, uncounted without\n",
+        "  all          900 requests under way of all clients together (dry run: only counted)\n",
+    ):
+        assert line in said, said
+
+
 def test_check_binds_nothing(run, config_file):
     """The address is nobody's on this machine (RFC 5737); serving it would fail."""
     file = config_file('[[listeners]]\nbind = "192.0.2.1:80"\n[upstreams.a]\nservers = ["http://127.0.0.1:1"]\n')

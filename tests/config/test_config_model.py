@@ -112,7 +112,7 @@ errors.pages = { 4xx = "api.json" }
 host = "*.example.com"
 upstream = "app"
 upstream_host = "Internal.example.com:8080"
-limits.requests = { rate = false, dry_run = true }
+limits.requests = { rate = "5/1m", dry_run = true }
 [upstreams.app]
 servers = ["http://app"]
 [upstreams.api]
@@ -240,7 +240,7 @@ def test_every_available_setting(tmp_path: Path) -> None:
     assert (second.upstream_host, second.errors.pages) == ("internal.example.com:8080", {})
     assert (second.host, second.path) == ("*.example.com", "/")
     assert second.limits.requests is not None
-    assert (second.limits.requests.rate, second.limits.requests.dry_run) == ((), True)
+    assert (second.limits.requests.rate, second.limits.requests.dry_run) == ((Rate(5, 60.0),), True)
     assert list(config.upstreams) == ["app", "api"]
     api = config.upstreams["api"]
     assert api.servers == (Server("http", "10.0.0.5", 9000, 1), Server("https", "::1", 443, 2))
