@@ -10,7 +10,7 @@ from rich.text import Text
 from iocproxy.cli.options import find_modules_beside
 from iocproxy.config import Config, LimitRule, Listener, Rates, RequestLimits, load_config
 from iocproxy.config.values import show_duration
-from iocproxy.server.material import faults_of, load_material
+from iocproxy.server.material import Material, faults_of, load_material
 from iocproxy.telemetry.lines import printable
 
 
@@ -26,7 +26,7 @@ def check(file: Path) -> Text:
         ("Listeners", [row for listener in config.listeners for row in _listener(listener)]),
         ("Routes", list(_routes(config))),
         ("Upstreams", list(_upstreams(config))),
-        ("Limits", list(_limits(config))),
+        ("Limits", [*_limits(config), *_access(config, material), *_penalties(config)]),
         ("Middleware", [(str(index), entry.use) for index, entry in enumerate(config.middleware, 1)]),
         ("Logging", [_logging(config)]),
         ("Warnings", [(place, warning) for place, warning in material.warnings]),
@@ -127,6 +127,29 @@ def _details(limit: RequestLimits) -> str:
 
 
 _DRY_RUN = " (dry run: only counted)"
+
+
+def _access(config: Config, material: Material) -> Iterator[tuple[str, str]]:
+    lists, loaded = config.limits.access, material.access
+    if loaded is None:
+        return
+    dry = " (dry run: only counted)" if lists.dry_run else ""
+    others = "all others are refused" if lists.allow or lists.allow_files else "all others may connect"
+    said = f"{_networks(loaded.allowed)} allowed, {_networks(loaded.denied)} denied, {others}{dry}"
+    yield "access", said
+    for verdict, files in (("allowed", lists.allow_files), ("denied", lists.deny_files)):
+        for file in files:
+            yield "", f"{verdict}: {file}, {_networks(len(loaded.files[file]))}"
+
+
+def _networks(count: int) -> str:
+    return f"{count} network{'' if count == 1 else 's'}"
+
+
+def _penalties(config: Config) -> Iterator[tuple[str, str]]:
+    for penalty in config.limits.penalties:
+        rate = _rate(penalty.rate, f"answers of {', '.join(penalty.statuses)}", dry_run=penalty.dry_run)
+        yield penalty.name, f"denied for {show_duration(penalty.deny)} after {rate}"
 
 
 def _rate(rates: Rates, what: str, *, dry_run: bool) -> str:

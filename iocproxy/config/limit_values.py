@@ -113,6 +113,14 @@ def read_rates(value: Any) -> Rates:
     return rates
 
 
+def read_needed_rates(value: Any) -> Rates:
+    """As `read_rates`, of a limit that cannot be switched off."""
+    rates = read_rates(value)
+    if not rates:
+        raise RefusedError
+    return rates
+
+
 def show_rates(rates: Rates) -> str | list[str] | bool:
     """As the file holds them."""
     written = [str(rate) for rate in rates]
@@ -159,7 +167,7 @@ def _show(value: Rates | Key) -> str | list[str] | bool:
 _LIMIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 #: What the built-in limits are called in the counters.
-BUILT_IN = frozenset({"access", "bandwidth", "connections", "handshakes", "requests"})
+BUILT_IN = frozenset({"access", "bandwidth", "connections", "denials", "handshakes", "requests"})
 
 
 def read_limit_name(value: Any) -> str:

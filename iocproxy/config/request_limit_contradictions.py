@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from iocproxy.config.faults import Problem
 from iocproxy.config.given import attempt, get, items
-from iocproxy.config.limit_values import Key, KeyPart, Rates, read_key, read_limit_name, read_rates
+from iocproxy.config.limit_values import Key, KeyPart, Rates, read_key, read_rates
 from iocproxy.config.limits import RequestLimits
 from iocproxy.config.lines import Loc, spell
 from iocproxy.config.values import read_field_name, read_whole, show, show_duration
@@ -56,7 +56,6 @@ def request_limits(settings: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _fields_without_rate(limit)
         yield from _key(limit, settings)
         yield from _methods(limit, settings)
-    yield from _names(settings, limits)
     yield from _policy_names(limits)
     yield from _costs(settings, limits)
 
@@ -166,20 +165,6 @@ def _passes_trace(settings: Mapping[str, Any], number: int | None) -> bool:
     everywhere = get(get(settings, "http"), "trace", False)
     own = [get(get(route, "http"), "trace") for index, route in items(settings, "routes") if number in {None, index}]
     return any((everywhere if trace is None else trace) is not False for trace in own or [None])
-
-
-def _names(settings: Mapping[str, Any], limits: list[_Limit]) -> Iterator[Problem]:
-    """Names of rules and of penalties: counters, log lines and a shared storage tell limits apart by them."""
-    named = [(limit.loc, limit.given) for limit in limits if limit.is_rule]
-    named += [(("limits", "penalties", index), each) for index, each in items(get(settings, "limits"), "penalties")]
-    seen: dict[str, Loc] = {}
-    for loc, given in named:
-        name = attempt(read_limit_name, get(given, "name"))
-        if name is None:
-            continue
-        first = seen.setdefault(name, loc)
-        if first != loc:
-            yield Problem((*loc, "name"), show(name), f"the same name as {spell(first)}; each may stand once")
 
 
 def _policy_names(limits: list[_Limit]) -> Iterator[Problem]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from iocproxy.config.access_contradictions import access
 from iocproxy.config.client_certificates import field_names, listener_tables
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
+from iocproxy.config.limit_names import limit_names
 from iocproxy.config.lines import spell
 from iocproxy.config.request_limit_contradictions import request_limits
 from iocproxy.config.sections import Http
@@ -38,6 +40,8 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *listener_tables(settings),
         *field_names(settings),
         *request_limits(settings),
+        *limit_names(settings),
+        *access(settings),
     ]
 
 

@@ -546,6 +546,8 @@ class Exchange:
             return
         fields = without_framing(response.fields, b"date")
         if isinstance(response, Refusal):
+            if response.closes:
+                self.side.draining = True
             refused = ProxyError(
                 response.why,
                 side=Side.CLIENT,

@@ -237,6 +237,10 @@ class WindowLimit:
         if key in self._states:
             self._states[key] = 0
 
+    def holds(self, key: bytes) -> bool:
+        """Whether the client has a place in the table, and so a count of its own."""
+        return key in self._states
+
     def __len__(self) -> int:
         """How many clients have a place in the table."""
         return len(self._table)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from iocproxy.clock import Clock
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
+from iocproxy.middleware.guard import Guard
 
 
-class ConnectionLimits:
+class ConnectionLimits(Guard):
     """Refuses with a word that says which limit it was: "total", "client" or "rate".
 
     `refused` is told the client and the word; with `dry_run` that is all that happens.

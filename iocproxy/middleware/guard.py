@@ -20,10 +20,12 @@ class Guard:
 
 class Refusal(Response):
     """A guard's answer. Unlike a middleware's it is one of the proxy's own errors: the body is made for the client that
-    asked, or is the operator's page for the status. `why` goes into the record."""
+    asked, or is the operator's page for the status. `why` goes into the record. With `closes` it is the last answer on
+    its connection."""
 
-    __slots__ = ("why",)
+    __slots__ = ("closes", "why")
 
-    def __init__(self, status: int, why: str, headers: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(self, status: int, why: str, headers: Iterable[tuple[str, str]] = (), *, closes: bool = False) -> None:
         super().__init__(status, headers)
         self.why = why
+        self.closes = closes

@@ -36,12 +36,13 @@ from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, ServerLink
 from iocproxy.tls.offload import Turns
 
-#: The words of the built-in limits (the first doorkeeper, and what stands before it) and the counters they go to.
+#: The words of the built-in limits (the first doorkeepers, and what stands before them) and the counters they go to.
 _REFUSALS = {
     "rate": "refused_rate",
     "client": "refused_concurrent",
     "total": "refused_total",
     "handshakes": "refused_handshakes",
+    "denied": "refused_denied",
 }
 
 #: How long aborted connections may take to be gone, in seconds.
@@ -169,7 +170,8 @@ class Admission:
         """Close, and take back what the doorkeepers before number `index` noted."""
         sock.close()
         self._leave(client, self._chain.doorkeepers[:index])
-        counter = _REFUSALS[why] if index == 0 and isinstance(why, str) else "refused_middleware"
+        own = index < self._chain.own_doorkeepers and isinstance(why, str)
+        counter = _REFUSALS[str(why)] if own else "refused_middleware"
         setattr(self._counters, counter, getattr(self._counters, counter) + 1)
         self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
 

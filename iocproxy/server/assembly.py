@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from iocproxy.middleware.access_log import AccessRecords
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
 from iocproxy.server.awaited_headers import AwaitedHeaders
+from iocproxy.server.gatekeepers import Gatekeepers, gatekeepers
 from iocproxy.server.limits import guards, handshake_limits
 from iocproxy.server.material import Material
 from iocproxy.server.request_limits import route_name
@@ -33,6 +35,7 @@ class Assembly:
     service: Service
     admission: Admission
     upstreams: dict[str, UpstreamGroup[UpstreamServer]]
+    gates: Gatekeepers
 
 
 def assemble(config: Config, material: Material, around: Surroundings) -> Assembly:
@@ -56,7 +59,9 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         for route, pages in zip(config.effective_routes, material.route_pages, strict=True)
     )
     request_id = config.forwarding.request_id
-    chain = Chain(_members(config, material, around))
+    gates = gatekeepers(config, material.access, keys, around)
+    chain = Chain([*gates.members, *_members(config, material, around)])
+    gates.doorman.begin = functools.partial(chain.screen, gates.doorman.screen)
     service = Service(
         routes=table,
         chain=chain,
@@ -86,7 +91,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
     )
     if any(listener.proxy_protocol for listener in config.listeners):
         admission.headers = _awaited_headers(config, around, keys, admission)
-    return Assembly(service, admission, upstreams)
+    return Assembly(service, admission, upstreams, gates)
 
 
 def _awaited_headers(config: Config, around: Surroundings, keys: ClientKeys, admission: Admission) -> AwaitedHeaders:
@@ -142,7 +147,7 @@ def _upstreams(
 
 
 def _members(config: Config, material: Material, around: Surroundings) -> list[object]:
-    """The chain's members in order: the limits, the user's, the records of what happened."""
+    """The chain's members behind the gatekeepers, in order: the limits, the user's, the records of what happened."""
     members = [*guards(config, around), *material.middlewares]
     if around.access is not None:
         members.append(AccessRecords(around.access))

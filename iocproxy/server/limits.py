@@ -1,4 +1,4 @@
-"""From the `[limits]` of a configuration to the guards that hold them."""
+"""From the `[limits]` of a configuration to the guards that hold them; those that deny are in server/gatekeepers.py."""
 
 from __future__ import annotations
 

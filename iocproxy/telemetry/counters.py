@@ -33,6 +33,7 @@ class Counters:
         "handshakes_resumed",
         "proxy_protocol_failures",
         "refused_concurrent",
+        "refused_denied",
         "refused_handshakes",
         "refused_middleware",
         "refused_rate",
@@ -59,6 +60,7 @@ class Counters:
         self.refused_rate = 0  #: closed at accept: the client opens connections too fast
         self.refused_concurrent = 0  #: closed at accept: the client has too many open
         self.refused_total = 0  #: closed at accept: the whole proxy is full
+        self.refused_denied = 0  #: closed at accept: the client is denied, by an access list or for a time
         self.refused_handshakes = 0  #: closed at accept: too many of the client's handshakes had failed
         self.refused_middleware = 0  #: closed at accept: an `on_connect` said no
         #: closed before their PROXY header was complete, by reason
@@ -113,6 +115,7 @@ class Counters:
                 "concurrent": self.refused_concurrent,
                 "total": self.refused_total,
                 "handshakes": self.refused_handshakes,
+                "denied": self.refused_denied,
                 "middleware": self.refused_middleware,
             },
             "dry_run": {"connections": self.dry_run_connections, "requests": self.dry_run_requests},

@@ -26,7 +26,7 @@ NAME = "must be a name of 1 to 64 letters, digits, dots, dashes and underscores,
 BAD: dict[str, tuple[str, list[str]]] = {
     "two rules of one name": (
         LEAST + RULE + RULE,
-        ['7: limits.rules[1].name: "a"; the same name as limits.rules[0]; each may stand once'],
+        ['7: limits.rules[1].name: "a"; must be another name than limits.rules[0].name'],
     ),
     "rules of routes and a penalty of one name": (
         LEAST
@@ -35,8 +35,8 @@ BAD: dict[str, tuple[str, list[str]]] = {
         + ROUTE
         + "[[routes.limits.rules]]\nname = 'a'\nconcurrent = 1\n",
         [
-            '7: limits.penalties[0].name: "a"; the same name as limits.rules[0]; each may stand once',
-            '14: routes[0].limits.rules[0].name: "a"; the same name as limits.rules[0]; each may stand once',
+            '7: limits.penalties[0].name: "a"; must be another name than limits.rules[0].name',
+            '14: routes[0].limits.rules[0].name: "a"; must be another name than limits.rules[0].name',
         ],
     ),
     "missing beside a key that is never missing": (
@@ -221,7 +221,8 @@ def test_models_are_read_like_tables() -> None:
     Config(**settings, limits={"rules": [rule]}, routes=[Route(upstream="app")])
     with pytest.raises(ConfigError) as caught:
         Config(**settings, limits={"rules": [rule, rule]}, routes=[Route(upstream="app", limits={"cost": 6})])
-    assert [fault.path for fault in caught.value.faults] == ["limits.rules[1].name", *["routes[0].limits.cost"] * 2]
+    paths = [*["routes[0].limits.cost"] * 2, "limits.rules[1].name"]
+    assert [fault.path for fault in caught.value.faults] == paths
 
 
 def test_the_methods_are_those_that_are_read() -> None:

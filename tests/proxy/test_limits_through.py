@@ -83,7 +83,14 @@ def test_the_window_at_accept(iocproxy: ProxyFactory, origin: Origin, iocproxy_c
         pass
     assert refused(proxy.address)
     stats = proxy.stats()
-    assert stats["connections_refused"] == {"rate": 4, "concurrent": 0, "total": 0, "handshakes": 0, "middleware": 0}
+    assert stats["connections_refused"] == {
+        "rate": 4,
+        "concurrent": 0,
+        "total": 0,
+        "handshakes": 0,
+        "denied": 0,
+        "middleware": 0,
+    }
     assert stats["connections_accepted"] == 5
     said = proxy.events("connection_refused")
     assert [(event["level"], event["client"], event["reason"]) for event in said] == [
@@ -218,7 +225,14 @@ def test_dry_run_at_accept_lets_everybody_in_and_says_so(
     ]
     assert proxy.stats()["limits"]["connections rate"] == {"scope": "connections", "refused": 0, "would_refuse": 3}
     stats = proxy.stats()
-    assert stats["connections_refused"] == {"rate": 0, "concurrent": 0, "total": 0, "handshakes": 0, "middleware": 0}
+    assert stats["connections_refused"] == {
+        "rate": 0,
+        "concurrent": 0,
+        "total": 0,
+        "handshakes": 0,
+        "denied": 0,
+        "middleware": 0,
+    }
     assert stats["dry_run"] == {"connections": 3, "requests": 0}
     proxy.wait_for(open_connections(0))
 
