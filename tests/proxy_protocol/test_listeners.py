@@ -304,6 +304,16 @@ def test_handshakes_count_by_the_header(
     assert proxy.stats()["connections_refused"]["handshakes"] == 1
 
 
+def test_access_lists_go_by_the_header(behind: Any) -> None:
+    """The proxy that passes connections on needs no entry of its own, and has none to lend."""
+    proxy = behind(limits={"access": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.66/32"]}})
+    for source, served in (("192.0.2.1", True), ("192.0.2.66", False), ("198.51.100.1", False)):
+        with RawClient(proxy.address) as client:
+            client.send(naming(source) + REQUEST)
+            assert (client.read_response().status == 204) if served else closed(client)
+    assert proxy.stats()["connections_refused"]["denied"] == 2
+
+
 def test_headers_that_are_awaited_count_against_the_total(behind: Any) -> None:
     proxy = behind(limits={"connections": {"total": 3}})
     with contextlib.ExitStack() as stack:
