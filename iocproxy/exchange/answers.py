@@ -5,6 +5,7 @@ Nothing a client or upstream sent is ever part of such a body, so there is nothi
 
 from __future__ import annotations
 
+import functools
 import json
 
 from iocproxy.errors import ProxyError
@@ -41,6 +42,7 @@ _EXPLANATIONS = {
 }
 
 
+@functools.lru_cache(maxsize=256)
 def error_body(status: int, form: Form) -> tuple[bytes, bytes]:
     """(content type, body) for an error of `status`."""
     title = reason_phrase(status).decode("ascii") or "Error"
@@ -61,20 +63,20 @@ def _json(said: dict[str, object]) -> bytes:
     return json.dumps(said).encode() + b"\n"
 
 
-def error_fields(error: ProxyError, content_type: bytes) -> Fields:
+def error_fields(status: int, proxy_status: str, content_type: bytes) -> Fields:
     """The fields of an error answer: Proxy-Status (RFC 9209) says to operators what the page does not."""
     fields: Fields = [(b"Content-Type", content_type), (b"Cache-Control", b"no-store")]
-    if error.proxy_status:
-        fields.append((b"Proxy-Status", f"{PSEUDONYM}; error={error.proxy_status}".encode("ascii")))
-    if error.status == 405:
+    if proxy_status:
+        fields.append((b"Proxy-Status", f"{PSEUDONYM}; error={proxy_status}".encode("ascii")))
+    if status == 405:
         fields.append((b"Allow", ALLOWED.encode("ascii")))  # RFC 9110 section 15.5.6
     return fields
 
 
-def error_answer(error: ProxyError, pages: ErrorPages, form: Form) -> tuple[Fields, bytes]:
-    """The fields and the body of the answer to `error`: the operator's page where there is one."""
-    content_type, body = pages.find(error.status, as_json=form is not Form.HTML) or error_body(error.status, form)
-    return error_fields(error, content_type), body
+def error_answer(status: int, proxy_status: str, pages: ErrorPages, form: Form) -> tuple[Fields, bytes]:
+    """The fields and the body of the answer to an error: the operator's page where there is one."""
+    content_type, body = pages.find(status, as_json=form is not Form.HTML) or error_body(status, form)
+    return error_fields(status, proxy_status, content_type), body
 
 
 def own_response(

@@ -527,7 +527,7 @@ class Exchange:
             # Where only the end of the connection marks the end of the body, a plain close would look complete.
             self.side.exchange_broken(abort=self._close_delimited or self.side.scheme == "https")
         else:
-            fields, body = error_answer(error, self._pages(), self._form())
+            fields, body = error_answer(error.status, error.proxy_status, self._pages(), self._form())
             self._give(error.status, reason_phrase(error.status), fields, body, told(error))
 
     def _form(self) -> Form:
@@ -538,27 +538,23 @@ class Exchange:
         return self.service.pages if self._goal is None else self._goal.pages
 
     def answer(self, said: object) -> None:
-        """A middleware's own response."""
+        """A middleware's own response, or a guard's."""
+        if isinstance(said, Refusal):
+            self._refuse(said)
+            return
         try:
             response = check_answer(said)
         except ValueError as error:
             self.hook_failed("on_request", error)
             return
         fields = without_framing(response.fields, b"date")
-        if isinstance(response, Refusal):
-            if response.closes:
-                self.side.draining = True
-            refused = ProxyError(
-                response.why,
-                side=Side.CLIENT,
-                stage="limits",
-                status=response.status,
-                proxy_status="http_request_denied",
-            )
-            own, body = error_answer(refused, self._pages(), self._form())
-            self._give(response.status, response.reason, [*own, *fields], body, told(refused))
-        else:
-            self._give(response.status, response.reason, fields, response.body or b"", "")
+        self._give(response.status, response.reason, fields, response.body or b"", "")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if refusal.closes:
+            self.side.draining = True
+        fields, body = error_answer(refusal.status, "http_request_denied", self._pages(), self._form())
+        self._give(refusal.status, refusal.reason, [*fields, *refusal.fields], body, f"{Side.CLIENT}: {refusal.why}")
 
     def _give(self, status: int, reason: bytes, fields: Fields, body: bytes, error: str) -> None:
         head, side = self._head, self.side

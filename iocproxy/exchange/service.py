@@ -36,7 +36,7 @@ class Service(Shared):
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""
-        fields, body = error_answer(error, self.pages, Form.HTML)
+        fields, body = error_answer(error.status, error.proxy_status, self.pages, Form.HTML)
         head = own_response(
             self.date_line() + side.strict,
             error.status,
