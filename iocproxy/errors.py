@@ -80,6 +80,21 @@ class HandshakeFailure(enum.StrEnum):
         return self not in {HandshakeFailure.SILENT, HandshakeFailure.OVERLOADED, HandshakeFailure.STOPPED}
 
 
+class ProxyHeaderFailure(enum.StrEnum):
+    """Why a connection to a listener with `proxy_protocol` was closed before its header was complete, as counted."""
+
+    UNTRUSTED = "untrusted"  #: it does not come from a trusted proxy
+    NOT_PROXY = "not_proxy"  #: what came first begins no header
+    MALFORMED = "malformed"  #: a header that breaks its rules
+    UNSUPPORTED = "unsupported"  #: a version, command, family or transport that is not known or makes no sense here
+    TOO_LONG = "too_long"  #: longer than a header may be
+    CHECKSUM = "checksum"  #: its checksum is wrong
+    TIMEOUT = "timeout"  #: not complete in time
+    BROKEN_OFF = "broken_off"  #: the connection ended within it
+    SILENT = "silent"  #: the connection ended before anything was said
+    STOPPED = "stopped"  #: by the proxy, which stops
+
+
 class TlsFailure(enum.StrEnum):
     """Why TLS with a client failed after the handshake, as it is counted."""
 

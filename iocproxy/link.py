@@ -40,6 +40,11 @@ class Link(Protocol):
 class Timer(Protocol):
     """One deadline that can be moved. Whoever makes it says what happens when it passes."""
 
+    @property
+    def when(self) -> float:
+        """The loop time at which it expires, `inf` when it is not armed."""
+        ...
+
     def arm(self, seconds: float) -> None:
         """Expire `seconds` from now; replaces an earlier deadline."""
         ...

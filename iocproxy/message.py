@@ -56,9 +56,9 @@ class TlsInfo(NamedTuple):
 class Client:
     """Who is at the other end of a client connection.
 
-    `address` and `port` are the socket's; `key` is what the limits count by (an address, or an IPv6 network);
-    `listener` is the address the client connected to, as ``host:port``. `tls` is None on a plain connection and
-    before the handshake is complete.
+    `address` and `port` are the socket's, or those in its PROXY header where the listener wants one; `key` is what the
+    limits count by (an address, or an IPv6 network); `listener` is the address the client connected to, as
+    ``host:port``. `tls` is None on a plain connection and before the handshake is complete.
     """
 
     __slots__ = ("address", "key", "listener", "port", "tls")

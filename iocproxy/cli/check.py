@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.text import Text
 
 from iocproxy.cli.options import find_modules_beside
-from iocproxy.config import Config, Listener, Rates, load_config
+from iocproxy.config import Config, LimitRule, Listener, Rates, RequestLimits, load_config
 from iocproxy.config.values import show_duration
-from iocproxy.server.material import faults_of, load_material
+from iocproxy.server.material import Material, faults_of, load_material
 from iocproxy.server.storage import try_storage
 from iocproxy.telemetry.lines import printable
 
@@ -28,7 +28,7 @@ def check(file: Path) -> Text:
         ("Listeners", [row for listener in config.listeners for row in _listener(listener)]),
         ("Routes", list(_routes(config))),
         ("Upstreams", list(_upstreams(config))),
-        ("Limits", list(_limits(config))),
+        ("Limits", [*_limits(config), *_access(config, material), *_penalties(config)]),
         ("Middleware", [(str(index), entry.use) for index, entry in enumerate(config.middleware, 1)]),
         ("Logging", [_logging(config)]),
         ("Warnings", [(place, warning) for place, warning in material.warnings]),
@@ -72,8 +72,11 @@ def _listener(listener: Listener) -> Iterator[tuple[str, str]]:
 def _routes(config: Config) -> Iterator[tuple[str, str]]:
     for route in config.effective_routes:
         own = route.limits.requests
-        limit = "" if own is None else f"   {_rate(own.rate, 'requests', dry_run=own.dry_run)}, counted on its own"
-        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}"
+        limit = "" if own is None else f"   {_requests(own)}, counted on its own"
+        cost = "" if route.limits.cost == 1 else f"   each request counts for {route.limits.cost}"
+        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}{cost}"
+        for rule in route.limits.rules:
+            yield "", f"{rule.name}: {_requests(rule)}"
 
 
 def _upstreams(config: Config) -> Iterator[tuple[str, str]]:
@@ -94,7 +97,9 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
     yield "", f"{_count(connections.concurrent)} open a client, {_count(connections.total)} open in all"
     if any(listener.tls is not None for listener in config.listeners):
         yield "handshakes", _rate(limits.handshakes.rate, "that failed", dry_run=limits.handshakes.dry_run)
-    yield "requests", _rate(limits.requests.rate, "requests", dry_run=limits.requests.dry_run)
+    yield "requests", _requests(limits.requests)
+    for rule in limits.rules:
+        yield rule.name, _requests(rule)
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
     if limits.storage != "memory":
         yield "shared", f"through {limits.storage}, under {limits.redis.prefix}"
@@ -102,11 +107,60 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
         yield "exempt", ", ".join(map(str, limits.exempt))
 
 
+def _requests(limit: RequestLimits) -> str:
+    """One limit per request, as a sentence without its end."""
+    counted = " and ".join(limit.methods) if isinstance(limit, LimitRule) and limit.methods else "requests"
+    parts = [f"{rate.limit} {counted} in any {show_duration(rate.window)}" for rate in limit.rate]
+    if limit.concurrent is not None:
+        parts.append(f"{limit.concurrent} {counted} under way")
+    if not parts:
+        return "unlimited"
+    return f"{' and '.join(parts)} {_WHOSE.get(str(limit.key), f'for each {limit.key}')}{_details(limit)}"
+
+
+_WHOSE = {"address": "a client", "everyone": "of all clients together"}
+
+
+def _details(limit: RequestLimits) -> str:
+    said = "" if limit.status == 429 else f", answered with {limit.status}"
+    if limit.missing != "address":
+        said += f", {'uncounted' if limit.missing == 'skip' else '403'} without"
+    if limit.ratelimit_fields:
+        said += ", RateLimit fields"
+    return f"{said}{_DRY_RUN}" if limit.dry_run else said
+
+
+_DRY_RUN = " (dry run: only counted)"
+
+
+def _access(config: Config, material: Material) -> Iterator[tuple[str, str]]:
+    lists, loaded = config.limits.access, material.access
+    if loaded is None:
+        return
+    dry = " (dry run: only counted)" if lists.dry_run else ""
+    others = "all others are refused" if lists.allow or lists.allow_files else "all others may connect"
+    said = f"{_networks(loaded.allowed)} allowed, {_networks(loaded.denied)} denied, {others}{dry}"
+    yield "access", said
+    for verdict, files in (("allowed", lists.allow_files), ("denied", lists.deny_files)):
+        for file in files:
+            yield "", f"{verdict}: {file}, {_networks(len(loaded.files[file]))}"
+
+
+def _networks(count: int) -> str:
+    return f"{count} network{'' if count == 1 else 's'}"
+
+
+def _penalties(config: Config) -> Iterator[tuple[str, str]]:
+    for penalty in config.limits.penalties:
+        rate = _rate(penalty.rate, f"answers of {', '.join(penalty.statuses)}", dry_run=penalty.dry_run)
+        yield penalty.name, f"denied for {show_duration(penalty.deny)} after {rate}"
+
+
 def _rate(rates: Rates, what: str, *, dry_run: bool) -> str:
     if not rates:
         return "unlimited"
     said = " and ".join(f"{rate.limit} {what} in any {show_duration(rate.window)}" for rate in rates)
-    return f"{said} a client{' (dry run: only counted)' if dry_run else ''}"
+    return f"{said} a client{_DRY_RUN if dry_run else ''}"
 
 
 def _count(count: int | None) -> str:

@@ -36,6 +36,7 @@ from iocproxy.http1.heads import MAX_EMPTY_LINES, BareLineFeed, HeadBuffer, Head
 from iocproxy.http1.request import RequestHead, RequestHeadParser, why_not_a_request
 from iocproxy.link import Link, Timer
 from iocproxy.message import Client
+from iocproxy.net.address import Address
 from iocproxy.net.endings import end_output, reset_when_closed, unread_octets
 from iocproxy.routing import Rules
 from iocproxy.tls.hosts import HostCheck
@@ -172,7 +173,12 @@ class ClientConnection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Between two requests, with nothing of the next one here."""
-        return self._state is _HEAD and not self._heads.kept
+        return self._state is _HEAD and not self._heads.kept and not self._ahead
+
+    @property
+    def in_head(self) -> bool:
+        """Within a head of which something is still to come."""
+        return self._state is _HEAD and bool(self._heads.kept)
 
     # ── from the event loop ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -320,13 +326,21 @@ class ClientConnection(asyncio.Protocol):
         if not self.blocked:
             self.timer.arm(self.rules.timeouts.tunnel_idle)
 
+    def reached(self) -> Address | None:
+        sockname = self._link.get_extra_info("sockname") if self._link is not None else None
+        return Address.of(sockname) if sockname else None
+
     # ── from the proxy ───────────────────────────────────────────────────────────────────────────────────────────
 
     def drain(self) -> None:
         """Take no more requests: close when idle, else when the response under way is complete."""
         self.draining = True
-        if self.idle and not self._ahead:
+        if self.idle:
             self._close()
+
+    def shed(self) -> None:
+        """Close, as the deadline would a little later: for a connection that is idle, or has not got beyond a head."""
+        self._close()
 
     def abort(self) -> None:
         """Close at once. A response under way is broken off so that it shows."""

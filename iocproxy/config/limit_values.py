@@ -7,6 +7,8 @@ from itertools import pairwise
 from math import ceil
 from typing import Any, NamedTuple
 
+from pydantic_core import CoreSchema, core_schema
+
 from iocproxy.config.values import RefusedError, read_duration, read_whole, show_duration
 
 MAX_RATE = 1_000_000
@@ -35,7 +37,18 @@ class Rate(NamedTuple):
         return f"{self.limit}/{show_duration(self.window)}"
 
 
-class Rates(tuple[Rate, ...]):
+class _Written:
+    """Lets pydantic write a default as the file does."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> CoreSchema:
+        del source, handler
+        return core_schema.any_schema(serialization=core_schema.plain_serializer_function_ser_schema(_show))
+
+
+class Rates(_Written, tuple[Rate, ...]):
     """The windows of one limit, the shortest first; all of them hold. Empty: no limit."""
 
     __slots__ = ()
@@ -55,7 +68,7 @@ class KeyPart(NamedTuple):
         return f"{self.kind}:{self.name}" if self.name else self.kind
 
 
-class Key(tuple[KeyPart, ...]):
+class Key(_Written, tuple[KeyPart, ...]):
     """What a limit counts by: the parts together tell clients apart."""
 
     __slots__ = ()
@@ -100,6 +113,14 @@ def read_rates(value: Any) -> Rates:
     return rates
 
 
+def read_needed_rates(value: Any) -> Rates:
+    """As `read_rates`, of a limit that cannot be switched off."""
+    rates = read_rates(value)
+    if not rates:
+        raise RefusedError
+    return rates
+
+
 def show_rates(rates: Rates) -> str | list[str] | bool:
     """As the file holds them."""
     written = [str(rate) for rate in rates]
@@ -139,10 +160,14 @@ def show_key(key: Key) -> str | list[str]:
     return str(key[0]) if len(key) == 1 else [str(part) for part in key]
 
 
+def _show(value: Rates | Key) -> str | list[str] | bool:
+    return show_rates(value) if isinstance(value, Rates) else show_key(value)
+
+
 _LIMIT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 #: What the built-in limits are called in the counters.
-BUILT_IN = frozenset({"access", "bandwidth", "connections", "handshakes", "requests"})
+BUILT_IN = frozenset({"access", "bandwidth", "connections", "denials", "handshakes", "requests"})
 
 
 def read_limit_name(value: Any) -> str:

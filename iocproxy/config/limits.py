@@ -18,10 +18,10 @@ from iocproxy.config.shapes import (
     Items,
     LimitKey,
     LimitName,
+    NeededRates,
     RatesOrOff,
     SomeItems,
     Storage,
-    Timeout,
 )
 
 _BY_ADDRESS = Key([KeyPart("address")])
@@ -34,23 +34,31 @@ _KEY = (
 )
 _MISSING = (
     'Where a part of the key is missing or empty: "address" puts the address in its place, "skip" lets the request '
-    'pass uncounted, "refuse" answers 403.'
+    'pass uncounted, "refuse" answers 403. One that can be read in two ways, such as a field that stands twice, is '
+    "answered with 400 in any case."
 )
-_CONCURRENT = "Requests of one client under way at a time, tunnels included."
-_STATUS = "What refused requests are answered with; `[errors]` may have a page for it."
-_FIELDS = "Tell clients how much is left, in the fields `RateLimit` and `RateLimit-Policy` of every response."
+_CONCURRENT = (
+    "Requests of one client under way at a time, tunnels included. What is refused has no Retry-After, as nobody knows "
+    "when one of them ends."
+)
+_STATUS = "What refused requests are answered with, 429 and 503 with Retry-After; `[errors]` may have a page for it."
+_FIELDS = (
+    "Tell clients how much is left, in the fields `RateLimit` and `RateLimit-Policy` of what upstreams answer and of "
+    "what is refused."
+)
 
 
 class AccessLists(Section):
     """Who may connect at all. The most specific network that holds an address decides; where `allow` or `allow_files`
     is given, who is in no network is refused too. Connections are refused at accept; requests that come from such an
-    address through a trusted proxy are answered with 403."""
+    address through a trusted proxy, or on a connection from before a change, are answered with 403. `limits.exempt`
+    opens nothing here."""
 
     allow: Items[IpNetwork] = Field((), description="Networks that may connect.", examples=[["203.0.113.0/24"]])
     deny: Items[IpNetwork] = Field((), description="Networks that may not.", examples=[["192.0.2.0/24"]])
     allow_files: Items[FilePath] = Field(
         (),
-        description="Text files with one network a line; what follows # is a comment.",
+        description="Text files with one network or address a line; what follows # is a comment.",
         examples=[["partners.txt"]],
     )
     deny_files: Items[FilePath] = Field(
@@ -58,8 +66,8 @@ class AccessLists(Section):
     )
     check: Annotated[float | None, shapes.duration("50ms", "1h").or_off()] = Field(
         30.0,
-        description="How often the files are looked at. A file with a fault is logged, and what it held before stays "
-        "in force.",
+        description="How often the files are looked at for changes. One with a fault is logged, and what it held "
+        "before stays in force.",
         examples=["30s"],
     )
     dry_run: Flag = Field(False, description=_DRY_RUN, examples=[True])
@@ -131,7 +139,8 @@ class RouteRequestLimits(RequestLimits):
 
 class LimitRule(RequestLimits):
     """A further limit on requests, counted on its own. A request has to be within every limit that is for it; where one
-    refuses, none counts it."""
+    refuses, none counts it. Whoever may choose the value of its key may choose a new one for each request: the limit by
+    address in `[limits.requests]` holds beside it."""
 
     name: LimitName = Field(
         description="What counters, log lines and RateLimit fields call it; each name may stand once.",
@@ -149,20 +158,22 @@ class LimitRule(RequestLimits):
 
 class Penalty(Section):
     """Clients that get too many answers of a kind are denied for a time: their connections are closed at accept, and
-    their requests on open ones answered with 429 and Retry-After."""
+    their requests on open ones answered with 429 and Retry-After. Nothing is counted while a client is denied. Who is
+    in `limits.exempt` or `server.trusted_proxies` is never denied."""
 
     name: LimitName = Field(
         description="What counters and log lines call it; each name may stand once.", examples=["guessing"]
     )
     statuses: SomeItems[AnswerStatus] = Field(
-        description='The statuses that count, of upstreams and of the proxy itself; "4xx" is a whole class.',
+        description='The statuses that count, of upstreams and of the proxy itself; "4xx" is a whole class, 499 not '
+        "included.",
         examples=[[401, 403]],
     )
-    rate: RatesOrOff = Field(
+    rate: NeededRates = Field(
         description="Answers of that kind to one client: who gets so many in such a time is denied.",
         examples=["20/1m"],
     )
-    deny: Timeout = Field(description="For how long.", examples=["10m"])
+    deny: Annotated[float, shapes.duration("1s", "30d")] = Field(description="For how long.", examples=["10m"])
     dry_run: Flag = Field(False, description=_DRY_RUN, examples=[True])
 
 
@@ -235,10 +246,10 @@ class Limits(Section):
 class RouteBandwidth(Section):
     """Holds for the requests of one route in place of `[limits.bandwidth]`. What is left out is as it stands there."""
 
-    receive: Annotated[int | None, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] = Field(
+    receive: Annotated[int, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] | None = Field(
         None, description="As in `[limits.bandwidth]`.", examples=["1MiB"]
     )
-    send: Annotated[int | None, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] = Field(
+    send: Annotated[int, shapes.size("1KiB", "1024GiB").or_unbounded(shapes.UNBOUNDED)] | None = Field(
         None, description="As in `[limits.bandwidth]`.", examples=["10MiB"]
     )
 

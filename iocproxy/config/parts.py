@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from iocproxy.config.base import Section
 from iocproxy.config.given import get, items, readable_server
+from iocproxy.config.limits import AccessLists
 from iocproxy.config.lines import spell
 from iocproxy.config.sections import Certificate, Logging, Middleware, Tls, Upstream
 
@@ -23,12 +24,13 @@ S = TypeVar("S", bound=Section)
 class Parts:
     """Sections with their key paths. Of `[listeners.tls]` only the authorities and lists of clients are as they were
     given, of an upstream only `servers`, `ca`, `verify` and `client_certificate`, of `[logging]` only `access` and
-    `access_file`."""
+    `access_file`, of `[limits.access]` only the files."""
 
     certificates: tuple[tuple[str, Certificate], ...]
     client_auths: tuple[tuple[str, Tls], ...]
     ciphers: tuple[tuple[str, str], ...]
     upstreams: tuple[tuple[str, Upstream], ...]
+    access: AccessLists
     middleware: tuple[tuple[str, Middleware], ...]
     logging: Logging
 
@@ -40,6 +42,7 @@ class Parts:
             tuple(_client_auths(settings)),
             tuple(_ciphers(settings)),
             tuple(_upstreams(settings)),
+            _access(settings),
             tuple(_middleware(settings)),
             _read(Logging, _only(get(settings, "logging"), "access", "access_file")) or Logging(),
         )
@@ -78,6 +81,11 @@ def _upstreams(settings: Mapping[str, Any]) -> Iterator[tuple[str, Upstream]]:
         upstream = _read(Upstream, named)
         if upstream is not None:
             yield spell(("upstreams", str(name))), upstream
+
+
+def _access(settings: Mapping[str, Any]) -> AccessLists:
+    table = get(get(settings, "limits"), "access")
+    return _read(AccessLists, _only(table, "allow_files", "deny_files")) or AccessLists()
 
 
 def _middleware(settings: Mapping[str, Any]) -> Iterator[tuple[str, Middleware]]:

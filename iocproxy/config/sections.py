@@ -318,10 +318,11 @@ class Listener(Section):
         description='The address; port 0 lets the system choose, "[::]:PORT" takes IPv4 too.',
         examples=["0.0.0.0:8443"],
     )
-    proxy_protocol: Annotated[Flag, NotYet(False, "`proxy_protocol = true`")] = Field(
+    proxy_protocol: Flag = Field(
         False,
-        description="Expect a PROXY protocol header (version 1 or 2) from the trusted proxies.",
-        examples=[False],
+        description="Every connection begins with a header of the PROXY protocol (version 1 or 2), and its client is "
+        "the one named there. Who is not in `server.trusted_proxies` is closed, and so is who sends anything else.",
+        examples=[True],
     )
     https_redirect: HttpsRedirect = Field(
         None,
@@ -433,6 +434,12 @@ class Upstream(Section):
     )
     tls_min_version: Annotated[str, shapes.choice("1.2", "1.3")] = Field(
         "1.2", description="The oldest TLS version that https servers may use.", examples=["1.3"]
+    )
+    proxy_protocol: Annotated[str | None, shapes.choice("v1", "v2").or_off()] = Field(
+        None,
+        description="Begin each connection to a server with a header of the PROXY protocol that names the client, in "
+        "this version. A connection then serves one client only.",
+        examples=["v2"],
     )
     health: Annotated[Health | None, NotYet(None, "`health`")] = Field(None, description="Active health checks.")
 

@@ -172,7 +172,7 @@ def _read_host_name(value: Any) -> str:
     return values.read_host(value)
 
 
-def _read_path(value: Any) -> Path:
+def read_path(value: Any) -> Path:
     """An absolute path: a relative one counts from the configuration file, in Python from the current directory."""
     if not isinstance(value, str | os.PathLike):
         raise RefusedError
@@ -187,7 +187,7 @@ PAGE_SUFFIXES = (".html", ".json", ".txt")
 
 
 def _read_page_path(value: Any) -> Path:
-    path = _read_path(value)
+    path = read_path(value)
     if path.suffix not in PAGE_SUFFIXES:
         raise RefusedError
     return path
@@ -209,7 +209,7 @@ _RATE_SCHEMA: JsonSchema = {"type": "string", "pattern": f"^[0-9]+/{values.DURAT
 
 Flag: TypeAlias = Annotated[bool, Shape("true or false", _read_flag, {"type": "boolean"})]
 Text: TypeAlias = Annotated[str, Shape("a text that is not empty", _read_text, {"type": "string", "minLength": 1})]
-FilePath: TypeAlias = Annotated[Path, Shape("a file's path", _read_path, {"type": "string", "minLength": 1}, str)]
+FilePath: TypeAlias = Annotated[Path, Shape("a file's path", read_path, {"type": "string", "minLength": 1}, str)]
 RatesOrOff: TypeAlias = Annotated[
     Rates,
     Shape(
@@ -220,6 +220,20 @@ RatesOrOff: TypeAlias = Annotated[
                 _RATE_SCHEMA,
                 {"type": "array", "items": _RATE_SCHEMA, "minItems": 1, "maxItems": limit_values.MAX_WINDOWS},
                 {"const": False},
+            ]
+        },
+        limit_values.show_rates,
+    ),
+]
+NeededRates: TypeAlias = Annotated[
+    Rates,
+    Shape(
+        'a rate "COUNT/DURATION", such as "300/10s", or an array of them',
+        limit_values.read_needed_rates,
+        {
+            "anyOf": [
+                _RATE_SCHEMA,
+                {"type": "array", "items": _RATE_SCHEMA, "minItems": 1, "maxItems": limit_values.MAX_WINDOWS},
             ]
         },
         limit_values.show_rates,

@@ -16,6 +16,9 @@ bind = "127.0.0.1:8080"             # "0.0.0.0:8080" for every IPv4 address, "[:
 # Send everybody on to https, for the port of the listener below:
 #https_redirect = 8443
 
+# Behind a proxy that passes connections on and says whose they are; it has to be in trusted_proxies, below.
+#proxy_protocol = true
+
 # HTTPS: give the certificate and its key, as paths from this file's directory.
 #[[listeners]]
 #bind = "127.0.0.1:8443"
@@ -27,6 +30,7 @@ bind = "127.0.0.1:8080"             # "0.0.0.0:8080" for every IPv4 address, "[:
 # Where requests go: one or more servers that answer alike, taken in turn.
 [upstreams.app]
 servers = ["http://127.0.0.1:9000"]
+#proxy_protocol = "v2"              # tell them of clients by a PROXY header
 
 #[upstreams.api]
 #servers = ["http://127.0.0.1:9001", { url = "http://127.0.0.1:9002", weight = 2 }]
@@ -49,8 +53,17 @@ rate = "60/10s"
 concurrent = 100
 total = 10000                       # all clients together
 [limits.requests]                   # checked per request, answered with 429
-rate = "300/10s"
+rate = "300/10s"                    # or several at once: ["50/1s", "300/10s"]
 dry_run = false                     # true: only log and count what would be refused
+#concurrent = 100                    # requests of one client under way at a time
+#ratelimit_fields = true             # tell clients how much is left
+
+# Further limits per request, by other things than the address: docs/limits.md
+#[[limits.rules]]
+#name = "sign-in"
+#methods = ["POST"]
+#rate = "20/1m"
+#key = ["address", "path:1"]
 
 # How long things may take; every state of a connection has such a bound.
 #[timeouts]

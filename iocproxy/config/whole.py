@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from iocproxy.config.access_contradictions import access
 from iocproxy.config.client_certificates import field_names, listener_tables
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
+from iocproxy.config.limit_names import limit_names
 from iocproxy.config.lines import spell
+from iocproxy.config.request_limit_contradictions import request_limits
 from iocproxy.config.sections import Http
 from iocproxy.config.storage import shared_windows
 from iocproxy.config.values import (
@@ -38,6 +41,9 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *shared_windows(settings),
         *listener_tables(settings),
         *field_names(settings),
+        *request_limits(settings),
+        *limit_names(settings),
+        *access(settings),
     ]
 
 
@@ -59,6 +65,9 @@ def _listeners(settings: Mapping[str, Any]) -> Iterator[Problem]:
         bind = attempt(read_bind, get(listener, "bind"))
         port = attempt(read_https_redirect, get(listener, "https_redirect"))
         tls = get(listener, "tls")
+        if get(listener, "proxy_protocol") is True and not get(settings.get("server"), "trusted_proxies"):
+            said = "server.trusted_proxies must name the proxies whose headers are believed"
+            yield Problem((*at, "proxy_protocol"), "`proxy_protocol = true` without trusted proxies", said)
         if port is not None and tls is not None:
             yield Problem((*at, "https_redirect"), "`https_redirect` beside `tls`", "only plain HTTP is sent on")
         elif port is not None and bind is not None and port == bind.port:

@@ -5,9 +5,11 @@ Nothing a client or upstream sent is ever part of such a body, so there is nothi
 
 from __future__ import annotations
 
+import functools
 import json
 
 from iocproxy.errors import ProxyError
+from iocproxy.exchange.negotiation import Form
 from iocproxy.exchange.pages import ErrorPages
 from iocproxy.http1.serialize import response_head
 from iocproxy.message import Fields, reason_phrase
@@ -21,6 +23,7 @@ ALLOWED = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 #: Said to the client. The error's own text goes to the log: it may name servers that are nobody's business.
 _EXPLANATIONS = {
     400: "The request could not be understood.",
+    403: "This request is not allowed.",
     404: "No route leads to this address.",
     405: "This method is not available here.",
     408: "The request took too long to arrive.",
@@ -39,39 +42,41 @@ _EXPLANATIONS = {
 }
 
 
-def prefers_json(accept: bytes) -> bool:
-    """True when a client's Accept names JSON and not HTML; the default is HTML, for people."""
-    accept = accept.lower()
-    return b"json" in accept and b"text/html" not in accept
-
-
-def error_body(status: int, *, as_json: bool) -> tuple[bytes, bytes]:
+@functools.lru_cache(maxsize=256)
+def error_body(status: int, form: Form) -> tuple[bytes, bytes]:
     """(content type, body) for an error of `status`."""
     title = reason_phrase(status).decode("ascii") or "Error"
     text = _EXPLANATIONS.get(status, title)
-    if as_json:
-        return b"application/json", json.dumps({"status": status, "error": title, "message": text}).encode() + b"\n"
+    if form is Form.JSON:
+        return form.value, _json({"status": status, "error": title, "message": text})
+    if form is Form.PROBLEM:
+        # RFC 9457 section 4.2.1: of no type of its own, so the title is that of the status
+        return form.value, _json({"type": "about:blank", "title": title, "status": status, "detail": text})
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{status} {title}</title></head>\n'
         f"<body><h1>{status} {title}</h1><p>{text}</p><hr><p>{PSEUDONYM}</p></body></html>\n"
     )
-    return b"text/html; charset=utf-8", page.encode("ascii")
+    return form.value, page.encode("ascii")
 
 
-def error_fields(error: ProxyError, content_type: bytes) -> Fields:
+def _json(said: dict[str, object]) -> bytes:
+    return json.dumps(said).encode() + b"\n"
+
+
+def error_fields(status: int, proxy_status: str, content_type: bytes) -> Fields:
     """The fields of an error answer: Proxy-Status (RFC 9209) says to operators what the page does not."""
     fields: Fields = [(b"Content-Type", content_type), (b"Cache-Control", b"no-store")]
-    if error.proxy_status:
-        fields.append((b"Proxy-Status", f"{PSEUDONYM}; error={error.proxy_status}".encode("ascii")))
-    if error.status == 405:
+    if proxy_status:
+        fields.append((b"Proxy-Status", f"{PSEUDONYM}; error={proxy_status}".encode("ascii")))
+    if status == 405:
         fields.append((b"Allow", ALLOWED.encode("ascii")))  # RFC 9110 section 15.5.6
     return fields
 
 
-def error_answer(error: ProxyError, pages: ErrorPages, *, as_json: bool) -> tuple[Fields, bytes]:
-    """The fields and the body of the answer to `error`: the operator's page where there is one."""
-    content_type, body = pages.find(error.status, as_json=as_json) or error_body(error.status, as_json=as_json)
-    return error_fields(error, content_type), body
+def error_answer(status: int, proxy_status: str, pages: ErrorPages, form: Form) -> tuple[Fields, bytes]:
+    """The fields and the body of the answer to an error: the operator's page where there is one."""
+    content_type, body = pages.find(status, as_json=form is not Form.HTML) or error_body(status, form)
+    return error_fields(status, proxy_status, content_type), body
 
 
 def own_response(

@@ -32,7 +32,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from iocproxy.errors import ProxyError, Side, own_fault
-from iocproxy.exchange.answers import ALLOWED, error_answer, own_response, prefers_json, told
+from iocproxy.exchange.answers import ALLOWED, error_answer, own_response, told
 from iocproxy.exchange.bounds import (
     COUNTED,
     check_head,
@@ -46,6 +46,7 @@ from iocproxy.exchange.bounds import (
 from iocproxy.exchange.forwarding import VIA
 from iocproxy.exchange.hooks import HeldResponse, run_request_hooks
 from iocproxy.exchange.leasing import IDEMPOTENT, connect
+from iocproxy.exchange.negotiation import Form, accepted, wanted_form
 from iocproxy.exchange.outgoing import request_for, response_for, without_hsts
 from iocproxy.exchange.pages import ErrorPages
 from iocproxy.exchange.ports import ClientSide, Lease, Server
@@ -273,16 +274,15 @@ class Exchange:
         self.service.log.error("exchange_failed", request=repr(self.request), exc_info=error)
         self._fail(own_fault("a fault of the proxy's own", "exchange"))
 
-    def wait(self, coro: Coroutine[Any, Any, Callable[[], None]], name: str) -> None:
-        """Run `coro`, and then what it returns, as the exchange's one task."""
+    def wait(self, work: Callable[[], Coroutine[Any, Any, Callable[[], None]]], name: str, of: object = None) -> None:
+        """Run what `work` makes, and then what that returns, as the exchange's one task; `of` as for `Tasks.spawn`."""
         if self.lease is None and not self._request_done:
             self.side.hold()  # what comes of the body has nowhere to go
-        self._task = self.service.tasks.spawn(self._waited(coro), name=name)
-        self._task.add_done_callback(lambda _: coro.close())  # cancelled before it began, it would never be awaited
+        self._task = self.service.tasks.spawn(self._waited(work), name=name, of=of)
 
-    async def _waited(self, coro: Coroutine[Any, Any, Callable[[], None]]) -> None:
+    async def _waited(self, work: Callable[[], Coroutine[Any, Any, Callable[[], None]]]) -> None:
         try:
-            goes_on = await coro
+            goes_on = await work()
             self._task = None
             goes_on()
         except Exception as error:  # noqa: BLE001 - told by `crashed`
@@ -298,17 +298,17 @@ class Exchange:
         assert goal is not None
         server = goal.upstream.pick(self._tried)
         assert server is not None  # a configuration has at least one server for each upstream
-        lease = None if fresh else server.idle()
+        lease = None if fresh else server.idle(self)
         if lease is not None:
             self._send(server, lease)
         else:
             self._phase = _CONNECTING
-            self.wait(self._connect(server), f"connect {self.request.method}")
+            self.wait(functools.partial(self._connect, server), f"connect {self.request.method}")
 
     async def _connect(self, server: Server) -> Callable[[], None]:
         assert self._goal is not None
         try:
-            server, lease = await connect(self._goal.upstream, server, self._tried, self.service.log)
+            server, lease = await connect(self._goal.upstream, server, self._tried, self, self.service.log)
         except ProxyError as error:
             return functools.partial(self._fail, error)
         return functools.partial(self._send, server, lease)
@@ -527,37 +527,34 @@ class Exchange:
             # Where only the end of the connection marks the end of the body, a plain close would look complete.
             self.side.exchange_broken(abort=self._close_delimited or self.side.scheme == "https")
         else:
-            fields, body = error_answer(error, self._pages(), as_json=self._prefers_json())
+            fields, body = error_answer(error.status, error.proxy_status, self._pages(), self._form())
             self._give(error.status, reason_phrase(error.status), fields, body, told(error))
 
-    def _prefers_json(self) -> bool:
-        accept = next((value for name, value in self.request.fields if name.lower() == b"accept"), b"")
-        return prefers_json(accept)
+    def _form(self) -> Form:
+        return wanted_form(accepted(self.request.fields))
 
     def _pages(self) -> ErrorPages:
         """The operator's own, for errors of the proxy's."""
         return self.service.pages if self._goal is None else self._goal.pages
 
     def answer(self, said: object) -> None:
-        """A middleware's own response."""
+        """A middleware's own response, or a guard's."""
+        if isinstance(said, Refusal):
+            self._refuse(said)
+            return
         try:
             response = check_answer(said)
         except ValueError as error:
             self.hook_failed("on_request", error)
             return
         fields = without_framing(response.fields, b"date")
-        if isinstance(response, Refusal):
-            refused = ProxyError(
-                response.why,
-                side=Side.CLIENT,
-                stage="limits",
-                status=response.status,
-                proxy_status="http_request_denied",
-            )
-            own, body = error_answer(refused, self._pages(), as_json=self._prefers_json())
-            self._give(response.status, response.reason, [*own, *fields], body, told(refused))
-        else:
-            self._give(response.status, response.reason, fields, response.body or b"", "")
+        self._give(response.status, response.reason, fields, response.body or b"", "")
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if refusal.closes:
+            self.side.draining = True
+        fields, body = error_answer(refusal.status, "http_request_denied", self._pages(), self._form())
+        self._give(refusal.status, refusal.reason, [*fields, *refusal.fields], body, f"{Side.CLIENT}: {refusal.why}")
 
     def _give(self, status: int, reason: bytes, fields: Fields, body: bytes, error: str) -> None:
         head, side = self._head, self.side

@@ -39,7 +39,8 @@ def run_request_hooks(exchange: Exchange, start: int = 0) -> None:
         if said is None:
             continue
         if isinstance(said, Awaitable):
-            exchange.wait(_request_hook(exchange, said, following), f"on_request {request.method}")
+            hook_ends = functools.partial(_request_hook, exchange, said, following)
+            exchange.wait(hook_ends, f"on_request {request.method}", of=said)
         else:
             exchange.answer(said)
         return
@@ -91,7 +92,7 @@ class HeldResponse:
             if waiting is not None:
                 if exchange.lease is not None:
                     exchange.lease.hold()
-                exchange.wait(self._hook(waiting, index + 1), "on_response")
+                exchange.wait(functools.partial(self._hook, waiting, index + 1), "on_response", of=waiting)
                 return
         exchange.held = None
         try:

@@ -13,7 +13,8 @@ from iocproxy.errors import ProxyError
 from iocproxy.exchange.forwarding import Forwarding as Forwarding  # noqa: PLC0414 - for the client side
 from iocproxy.http1.request import RequestHead
 from iocproxy.http1.response import ResponseHead
-from iocproxy.message import Client, Fields
+from iocproxy.message import Client, Fields, Request
+from iocproxy.net.address import Address
 from iocproxy.routing import Rules
 from iocproxy.tls.hosts import HostCheck
 
@@ -72,6 +73,10 @@ class ClientSide(Protocol):
 
     def touch(self) -> None:
         """Tunnel: something moved; the idle deadline begins anew."""
+        ...
+
+    def reached(self) -> Address | None:
+        """The address of ours that the client's connection came to, as the system tells; None once it is gone."""
         ...
 
 
@@ -202,6 +207,13 @@ class Lease(Protocol):
         ...
 
 
+class Asking(Protocol):
+    """An exchange, as who asks for a lease: a server that is told of clients wants to know for whom."""
+
+    request: Request
+    side: ClientSide
+
+
 class Server(Protocol):
     """One server of an upstream."""
 
@@ -209,11 +221,11 @@ class Server(Protocol):
     #: what it is called in a Host field: as in its URL, without a port that is the scheme's default
     authority: bytes
 
-    def idle(self) -> Lease | None:
+    def idle(self, asking: Asking) -> Lease | None:
         """A kept connection that looks alive; no waiting."""
         ...
 
-    async def connect(self) -> Lease:
+    async def connect(self, asking: Asking) -> Lease:
         """A new connection, waiting for a place when the server's limit is reached. Raises `ProxyError`."""
         ...
 

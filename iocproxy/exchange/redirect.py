@@ -86,26 +86,28 @@ class _Redirected(Exchange):
     def _without_route(self) -> None:
         if self.side.requests >= self._rules.max_requests:
             self.side.draining = True
-        self._ask_guards(0)
+        self._ask_guards()
 
-    def _ask_guards(self, start: int) -> None:
-        """Those from number `start` on, until one refuses or waits; then the answer."""
+    def _ask_guards(self, start: int = 0) -> None:
+        """Ask the built-in limits from number `start` on, until one refuses or has to be waited for."""
         guards = self.service.chain.guards
         for index in range(start, len(guards)):
-            refused = guards[index](self.request)
-            if isinstance(refused, Awaitable):
-                self.wait(self._guard(refused, index + 1), f"on_request {self.request.method}")
-                return
-            if refused is not None:
-                self.answer(refused)
-                return
+            said = guards[index](self.request)
+            if said is None:
+                continue
+            if isinstance(said, Awaitable):
+                goes_on = functools.partial(self._guard_answers, said, index + 1)
+                self.wait(goes_on, f"on_request {self.request.method}", of=said)
+            else:
+                self.answer(said)
+            return
         self._send_on()
 
-    async def _guard(self, waiting: Awaitable[Response | None], following: int) -> Callable[[], None]:
-        refused = await waiting
-        if refused is None:
+    async def _guard_answers(self, waiting: Awaitable[Response | None], following: int) -> Callable[[], None]:
+        said = await waiting
+        if said is None:
             return functools.partial(self._ask_guards, following)
-        return functools.partial(self.answer, refused)
+        return functools.partial(self.answer, said)
 
     def _send_on(self) -> None:
         head = self._head

@@ -6,6 +6,7 @@ from iocproxy.errors import ProxyError
 from iocproxy.exchange.answers import error_answer, own_response, told
 from iocproxy.exchange.exchange import Exchange
 from iocproxy.exchange.forwarding import Forwarding
+from iocproxy.exchange.negotiation import Form
 from iocproxy.exchange.ports import ClientSide, RequestSide
 from iocproxy.exchange.shared import Shared
 from iocproxy.http1.request import RequestHead
@@ -35,7 +36,7 @@ class Service(Shared):
 
     def refuse(self, side: ClientSide, error: ProxyError, *, content: bool) -> None:
         """See `ports.Exchanges`."""
-        fields, body = error_answer(error, self.pages, as_json=False)
+        fields, body = error_answer(error.status, error.proxy_status, self.pages, Form.HTML)
         head = own_response(
             self.date_line() + side.strict,
             error.status,

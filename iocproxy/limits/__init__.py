@@ -5,9 +5,21 @@ Pure: nothing here reads a clock, opens a socket, logs or awaits. Time is an arg
 
 from __future__ import annotations
 
+from iocproxy.limits.access import AccessMap, Networks
 from iocproxy.limits.concurrency import ConcurrencyLimit, Refused
+from iocproxy.limits.denials import Denials
 from iocproxy.limits.keys import ClientKeys, NetworkSet
 from iocproxy.limits.window import WindowLimit
 from iocproxy.limits.windows import Windows
 
-__all__ = ["ClientKeys", "ConcurrencyLimit", "NetworkSet", "Refused", "WindowLimit", "Windows"]
+__all__ = [
+    "AccessMap",
+    "ClientKeys",
+    "ConcurrencyLimit",
+    "Denials",
+    "NetworkSet",
+    "Networks",
+    "Refused",
+    "WindowLimit",
+    "Windows",
+]

@@ -1,6 +1,6 @@
 """Addresses as limits see them: the key a client is counted by, and sets of networks.
 
-Both go through `_packed`, so both agree that an IPv4-mapped IPv6 address (::ffff:192.0.2.1, what a dual-stack
+Both go through `octets_of`, so both agree that an IPv4-mapped IPv6 address (::ffff:192.0.2.1, what a dual-stack
 listener reports) *is* the IPv4 address, and that a scope id (fe80::1%eth0) is no part of an address.
 """
 
@@ -10,18 +10,18 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 
-_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 section 2.5.5.2
 
 #: Answers remembered by address text. A full cache is emptied whole: cheaper than keeping an order, and a flood of
 #: ever new addresses costs one parse each either way.
 _CACHE = 8_192
 
 
-def _packed(address: str) -> bytes:
+def octets_of(address: str) -> bytes:
     """The address in network order: 4 bytes for IPv4 and IPv4-mapped IPv6, 16 for IPv6. Raises ValueError."""
     if ":" in address:
         packed = IPv6Address(address).packed
-        return packed[12:] if packed.startswith(_MAPPED) else packed
+        return packed[12:] if packed.startswith(MAPPED) else packed
     try:
         packed = bytes(map(int, address.split(".")))
         # int() is lenient (blanks, "+1", "010", other alphabets' digits): only the one canonical spelling is equal
@@ -66,7 +66,7 @@ class ClientKeys:
         return key
 
     def _compute(self, address: str) -> bytes:
-        packed = _packed(address)
+        packed = octets_of(address)
         if len(packed) == 4:
             if self.ipv4_prefix == 32:
                 return packed
@@ -98,7 +98,7 @@ class NetworkSet:
             first, size = int.from_bytes(packed, "big"), network.num_addresses
             if network.version == 4:
                 ipv4.append((first, first + size))
-            elif network.prefixlen >= 96 and packed.startswith(_MAPPED):
+            elif network.prefixlen >= 96 and packed.startswith(MAPPED):
                 first &= 0xFFFF_FFFF
                 ipv4.append((first, first + size))
             else:
@@ -111,7 +111,7 @@ class NetworkSet:
         """Whether the address lies in one of the networks. Raises ValueError for what is no IP address."""
         found = self._cache.get(address)
         if found is None:
-            packed = _packed(address)
+            packed = octets_of(address)
             edges = self._ipv4 if len(packed) == 4 else self._ipv6
             found = bisect_right(edges, int.from_bytes(packed, "big")) & 1 == 1
             if len(self._cache) >= _CACHE:

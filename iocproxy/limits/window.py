@@ -210,6 +210,14 @@ class WindowLimit:
 
     def peek(self, key: bytes, now: float, cost: int = 1) -> float:
         """What `check` would answer; nothing is counted."""
+        if cost == 1 and self._latest <= now < self._end:  # the usual case, as in `check`
+            state = self._states.get(key)
+            if state is not None and state >= self._stamp:
+                self._latest = now
+                if (state & self._fill_mask or 1) != self._gate:
+                    return 0.0
+                oldest = (state >> self._oldest_at) - self._floor
+                return self._wait(oldest, now) if oldest > now * self._scale_up - self._ready else 0.0
         seen = self._see(now)
         wait = self._advance(self._known(key), seen, cost)[0]
         return wait + (seen - now) if wait else 0.0
@@ -228,6 +236,10 @@ class WindowLimit:
         """Forgive what the client has used. Its place in the table is reused like that of an expired client."""
         if key in self._states:
             self._states[key] = 0
+
+    def holds(self, key: bytes) -> bool:
+        """Whether the client has a place in the table, and so a count of its own."""
+        return key in self._states
 
     def __len__(self) -> int:
         """How many clients have a place in the table."""

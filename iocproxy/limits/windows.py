@@ -54,6 +54,21 @@ class Windows:
         for member in self.members:
             member.check(key, now, cost)
 
+    def fill(self, key: bytes, now: float) -> bool:
+        """Count a unit of what has happened; whether that, or what came before it, has filled a window.
+
+        What newcomers without a place in the table have used together is not held against any one of them.
+        """
+        full = False
+        for member in self.members:
+            shared = not member.holds(key) and member.remaining(key, now) < member.limit
+            member.check(key, now)
+            if shared:
+                member.forget(key)
+            elif member.holds(key) and member.peek(key, now):
+                full = True
+        return full
+
     def forget(self, key: bytes) -> None:
         """Forgive what the client has used."""
         for member in self.members:

@@ -27,7 +27,7 @@ class Doorkeeper(NamedTuple):
 
 
 class Chain:
-    """The hooks in the order of the middlewares. Immutable; one for each configuration."""
+    """The hooks in the order of the middlewares; one for each configuration. Nothing but `screen` changes it."""
 
     __slots__ = (
         "doorkeepers",
@@ -37,6 +37,7 @@ class Chain:
         "on_ended",
         "on_request",
         "on_response",
+        "own_doorkeepers",
         "rewrites",
         "shows_requests",
     )
@@ -52,6 +53,8 @@ class Chain:
         self.on_response: tuple[OnResponse, ...] = self._hooks("on_response")
         self.on_complete: tuple[OnComplete, ...] = self._hooks("on_complete")
         guards = [member for member in self.members if isinstance(member, Guard)]
+        #: how many of the doorkeepers are built in; they come first
+        self.own_doorkeepers = sum(hasattr(guard, "on_connect") or hasattr(guard, "on_disconnect") for guard in guards)
         self.on_ended: tuple[OnEnded, ...] = tuple(
             hook for guard in guards if (hook := getattr(guard, "on_ended", None)) is not None
         )
@@ -65,12 +68,31 @@ class Chain:
         #: whether user code gets to see requests, and so needs some of its own to change
         self.shows_requests = self.rewrites or bool(self.on_response)
 
+    def screen(self, hook: Callable[[Request], Response | None]) -> None:
+        """From now on a built-in `hook` sees every request before all others, so that nobody pays for it until then.
+
+        No other hook gets another number by that: those that are being waited for go on behind theirs.
+        """
+        if self.on_request:
+            self.on_request = (_both(hook, self.on_request[0]), *self.on_request[1:])
+        else:
+            self.on_request = (hook,)
+        self.guards = (hook, *self.guards)
+
     def _hooks(self, event: str) -> tuple[Any, ...]:
         found = (getattr(member, event, None) for member in self.members)
         return tuple(hook for hook in found if hook is not None)
 
     def __repr__(self) -> str:
         return f"<Chain {' -> '.join(type(member).__name__ for member in self.members)}>"
+
+
+def _both(first: Callable[[Request], Response | None], then: OnRequest) -> OnRequest:
+    def both(request: Request) -> Response | Awaitable[Response | None] | None:
+        said = first(request)
+        return then(request) if said is None else said
+
+    return both
 
 
 def _welcome(client: Client) -> None:

@@ -11,16 +11,22 @@ from collections.abc import Awaitable, Callable
 from iocproxy.clock import Clock
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
-from iocproxy.middleware.shared_windows import UNAVAILABLE, Asked, SharedWindows
+from iocproxy.middleware.guard import Guard
+from iocproxy.middleware.rate_storage import Question
+from iocproxy.middleware.shared_windows import SharedWindows
+
+#: What is said in place of a refusal where a place is about to become free: the client is to wait and ask again.
+WAIT = "wait"
 
 
-class ConnectionLimits:
+class ConnectionLimits(Guard):
     """Refuses with a word that says which limit it was: "total", "client" or "rate".
 
-    `refused` is told the client and the word; with `dry_run` that is all that happens.
+    `refused` is told the client and the word; with `dry_run` that is all that happens. `make_room` is asked before the
+    total refuses anybody; where it says that somebody is about to leave, the word is `WAIT`.
     """
 
-    __slots__ = ("_clock", "_concurrency", "_dry_run", "_exempt", "_held", "_refused", "_windows")
+    __slots__ = ("_clock", "_concurrency", "_dry_run", "_exempt", "_held", "_refused", "_windows", "make_room")
 
     def __init__(
         self,
@@ -38,10 +44,11 @@ class ConnectionLimits:
         self._clock = clock
         self._dry_run = dry_run
         self._refused = refused
+        self.make_room: Callable[[], bool] | None = None
         #: clients whose place has to be given back; a connection let through by `dry_run` may hold none
         self._held: set[Client] = set()
 
-    def on_connect(self, client: Client) -> str | None:
+    def on_connect(self, client: Client) -> str | Awaitable[str | None] | None:
         if client.address in self._exempt:
             return None
         why: str | None = self._concurrency.acquire(client.key)
@@ -49,12 +56,18 @@ class ConnectionLimits:
             if self._windows is None or not self._windows.check(client.key, self._clock()):
                 self._held.add(client)
                 return None
-            return self._over(client)
+            return self._too_fast(client)
+        return self._too_many(client, why)
+
+    def _too_many(self, client: Client, why: str) -> str | None:
+        """The client has no place."""
+        if why == "total" and self.make_room is not None and not self._dry_run and self.make_room():
+            return WAIT
         self._refused(client, why)
         return None if self._dry_run else why
 
-    def _over(self, client: Client) -> str | None:
-        """The client has its place, and opens connections too fast."""
+    def _too_fast(self, client: Client) -> str | None:
+        """The client has a place, and is over its rate."""
         self._concurrency.release(client.key)
         self._refused(client, "rate")
         return None if self._dry_run else "rate"
@@ -86,30 +99,28 @@ class SharedConnectionLimits(ConnectionLimits):
         self._shared = shared
         self._name = name
 
-    def on_connect(self, client: Client) -> str | Awaitable[str | None] | None:  # type: ignore[override]
-        if self._windows is None or client.address in self._exempt:
+    def on_connect(self, client: Client) -> str | Awaitable[str | None] | None:
+        windows = self._windows
+        if windows is None or client.address in self._exempt:
             return super().on_connect(client)
         why = self._concurrency.acquire(client.key)
         if why is not None:
-            self._refused(client, why)
-            return None if self._dry_run else why
-        said = self._shared.ask((Asked(self._name, self._windows, client.key, 1),))
+            return self._too_many(client, why)
+        said = self._shared.ask_one(Question(self._name, windows, client.key, 1, binding=True, tell=False))
         if isinstance(said, float):
-            return self._decide(client, self._windows, said)
-        return self._later(client, self._windows, said)
+            return self._decide(client, said)
+        return self._decide_later(client, said)
 
-    async def _later(self, client: Client, windows: Windows, said: Awaitable[float]) -> str | None:
+    async def _decide_later(self, client: Client, said: Awaitable[float]) -> str | None:
         try:
             wait = await said
         except BaseException:
             self._concurrency.release(client.key)
             raise
-        return self._decide(client, windows, wait)
+        return self._decide(client, wait)
 
-    def _decide(self, client: Client, windows: Windows, wait: float) -> str | None:
-        if wait == UNAVAILABLE:  # nobody could be told so here: the answer is given to the requests
-            wait = windows.check(client.key, self._clock())
+    def _decide(self, client: Client, wait: float) -> str | None:
         if wait:
-            return self._over(client)
+            return self._too_fast(client)
         self._held.add(client)
         return None

@@ -35,7 +35,7 @@ class Decisions:
     def of(self, name: str, scope: str, *, window: float, dry_run: bool = False) -> Decided:
         """What to tell the refusals of one limit to. A client is logged once in `window` seconds.
 
-        `scope` is what is limited: "connections", "handshakes", "requests", "bandwidth" or "access".
+        `scope` is what is limited: "connections", "handshakes", "requests", "bandwidth", "access" or "penalties".
         """
         decided = Decided(name, scope, window, dry_run, self._clock, self._log, self._offenders)
         before = self._limits.get(name)
@@ -118,6 +118,11 @@ class Decided:
         if len(self._told) >= _TOLD:
             self._told.clear()
         self._told[key] = now
+        self.tell("limit_would_refuse" if self._dry_run else "limit_refused", address, scope=self.scope, **details)
+
+    def tell(self, event: str, address: str, **details: Any) -> None:
+        """A line about a client, unless there are too many of them."""
+        now = self._clock()
         if now - self._second >= 1.0:
             self._sum_up()
             self._second = now
@@ -125,8 +130,7 @@ class Decided:
             self._untold += 1
             return
         self._lines += 1
-        event = "limit_would_refuse" if self._dry_run else "limit_refused"
-        self._log.info(event, limit=self.name, scope=self.scope, client=address, **details)
+        self._log.info(event, limit=self.name, client=address, **details)
 
     def _sum_up(self) -> None:
         if self._untold:

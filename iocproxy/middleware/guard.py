@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from iocproxy.message import Response
+from iocproxy.message import Response, reason_phrase
 
 
 class Guard:
@@ -20,10 +20,18 @@ class Guard:
 
 class Refusal(Response):
     """A guard's answer. Unlike a middleware's it is one of the proxy's own errors: the body is made for the client that
-    asked, or is the operator's page for the status. `why` goes into the record."""
+    asked, or is the operator's page for the status. `why` goes into the record. With `closes` it is the last answer on
+    its connection.
 
-    __slots__ = ("why",)
+    A flood is answered with these, so nothing of one is checked: `headers` are ours, in ASCII, and good as they are.
+    """
 
-    def __init__(self, status: int, why: str, headers: Iterable[tuple[str, str]] = ()) -> None:
-        super().__init__(status, headers)
+    __slots__ = ("closes", "why")
+
+    def __init__(self, status: int, why: str, headers: Iterable[tuple[str, str]] = (), *, closes: bool = False) -> None:
+        self.status = status
+        self.reason = reason_phrase(status)
+        self.fields = [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+        self.body = None
         self.why = why
+        self.closes = closes

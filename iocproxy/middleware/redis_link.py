@@ -19,6 +19,8 @@ from iocproxy.config.redis_url import RedisUrl
 SCRIPT = Path(__file__).with_name("shared_windows.lua").read_text(encoding="utf-8")
 _SHA = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - the name that Redis gives it
 
+NONSENSE = "an answer that makes no sense"
+
 #: How long a connection may take to close, in seconds; it has been cut off by then.
 _CLOSING = 1.0
 
@@ -82,7 +84,7 @@ class RedisLink:
             except NoScriptError:  # Redis was restarted, or its scripts were flushed; nothing has been counted
                 answer = await self._call("EVAL", SCRIPT, len(keys), *keys, *arguments)
         if not isinstance(answer, list) or not all(isinstance(each, int) for each in answer):
-            raise StorageError("an answer that makes no sense")
+            raise StorageError(NONSENSE)
         return answer
 
     async def ping(self) -> None:

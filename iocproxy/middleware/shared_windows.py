@@ -34,13 +34,11 @@ from structlog.typing import FilteringBoundLogger
 from iocproxy.clock import Clock
 from iocproxy.config.redis_url import RedisUrl
 from iocproxy.limits import Windows
-from iocproxy.middleware.redis_link import RedisLink, StorageError
+from iocproxy.middleware.rate_storage import Answer, Left, LocalRates, Question, Unavailable, answer
+from iocproxy.middleware.redis_link import NONSENSE, RedisLink, StorageError
 from iocproxy.net.tasks import Tasks
 
 T = TypeVar("T")
-
-#: The answer where Redis cannot be asked and `on_failure` is "deny". No wait is below 0.
-UNAVAILABLE = -1.0
 
 #: Connections to Redis, so that one call can be gathered while another is under way.
 _CONNECTIONS = 2
@@ -71,40 +69,36 @@ _GRACE = 3
 _TOLD = 60.0
 
 
-class Asked(NamedTuple):
-    """One limit that a request has to be within: its name, its windows, whom it is counted for and for how much."""
-
-    name: str
-    windows: Windows
-    key: bytes
-    cost: int
+#: None is the answer where nobody is to pass (`Unavailable`).
+_Answers = Sequence[Answer] | None
 
 
-class Later(Generic[T]):
-    """The awaitable of `decide(wait)`. Unlike a coroutine it may be dropped without having been awaited."""
+class _Later(Generic[T]):
+    """The awaitable of `read(answers)`. Unlike a coroutine it may be dropped without having been awaited, and unlike a
+    future that has an exception as well."""
 
-    __slots__ = ("_decide", "_said")
+    __slots__ = ("_answers", "_read")
 
-    def __init__(self, said: Awaitable[float], decide: Callable[[float], T]) -> None:
-        self._said = said
-        self._decide = decide
+    def __init__(self, answers: asyncio.Future[_Answers], read: Callable[[_Answers], T]) -> None:
+        self._answers = answers
+        self._read = read
 
     def __await__(self) -> Generator[Any, None, T]:
-        wait = yield from self._said.__await__()
-        return self._decide(wait)
+        answers = yield from self._answers.__await__()
+        return self._read(answers)
 
 
 class _Waiting(NamedTuple):
-    asked: Sequence[Asked]
+    questions: Sequence[Question]
     now: float  #: by the limits' clock
     deadline: float  #: by the loop's clock
-    answer: asyncio.Future[float]
+    answers: asyncio.Future[_Answers]
 
 
 class _Known(NamedTuple):
     windows: Windows
     prefixes: tuple[str, ...]  #: what the key of each member begins with
-    arguments: tuple[tuple[bytes, bytes], ...]  #: the limit of each member, and its length in microseconds
+    arguments: tuple[bytes, ...]  #: for each member its limit, and its length in microseconds
 
 
 class SharedWindows:
@@ -130,6 +124,7 @@ class SharedWindows:
         self._ca = ca
         self._connect_timeout = connect_timeout
         self._clock = clock
+        self._locally = LocalRates(clock)
         self._log = log
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
@@ -146,7 +141,8 @@ class SharedWindows:
         self._pause = _FIRST  #: before the next attempt to connect
         self._told = float("-inf")
         # counted
-        self._decided = self._local = self._undecided = self._failures = self._rounds = self._bad_keys = 0
+        self._decided = self._refused_locally = self._undecided = 0
+        self._bad_keys = self._rounds = self._failures = 0
 
     def stats(self) -> dict[str, Any]:
         """What has been asked since the start; docs/logging.md explains each key."""
@@ -155,7 +151,7 @@ class SharedWindows:
             "up": self._up,
             "reason": self._reason,
             "decided": self._decided,
-            "refused_locally": self._local,
+            "refused_locally": self._refused_locally,
             "undecided": self._undecided,
             "bad_keys": self._bad_keys,
             "round_trips": self._rounds,
@@ -164,44 +160,55 @@ class SharedWindows:
 
     # ── the question ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ask(self, asked: Sequence[Asked]) -> float | Awaitable[float]:
-        """Whether a request is within all these limits: 0.0, and it is counted by all of them; or the seconds after
-        which it may be, and it is counted by none; or `UNAVAILABLE`.
+    def ask(self, questions: Sequence[Question]) -> Sequence[Answer] | Awaitable[Sequence[Answer]]:
+        """See `RateStorage`. Where this proxy refuses by what it knows itself, its waits are lower bounds, and what is
+        left is what it knows of: others may have admitted more."""
+        answers = self._begin(questions)
+        return _Later(answers, _passed) if isinstance(answers, asyncio.Future) else _passed(answers)
 
-        A wait is true as far as Redis or this proxy knows. One that this proxy knows is a lower bound: others may have
-        admitted more. Names are those of different limits. What is returned never raises, and may be cancelled; what
-        Redis has counted by then stays counted.
-        """
-        now = self._clock()
+    def shortcut(self, windows: Windows) -> None:
+        """See `RateStorage`."""
+
+    def ask_one(self, question: Question) -> float | Awaitable[float]:
+        """Seconds to wait, as from `Windows.check`. Where nobody is to pass, each proxy counts for itself."""
+        answers = self._begin([question])
+        read = functools.partial(self._one, question)
+        return _Later(answers, read) if isinstance(answers, asyncio.Future) else read(answers)
+
+    def _one(self, question: Question, answers: _Answers) -> float:
+        if answers is None:
+            answers = self._locally.ask([question])
+        return answers[0].wait
+
+    def _begin(self, questions: Sequence[Question]) -> _Answers | asyncio.Future[_Answers]:
         if not self._up:
-            return self._undecidable(asked, now)
-        wait = _peek(asked, now)
-        if wait:
-            self._local += 1
-            return wait
+            return self._undecidable(questions)
+        now = self._clock()
+        refusal = _refusal(questions, now)
+        if refusal is not None:
+            self._refused_locally += 1
+            return refusal
         if len(self._queue) >= _WAITING:
-            return self._undecidable(asked, now)
+            return self._undecidable(questions)
         loop = self._loop
-        answer: asyncio.Future[float] = loop.create_future()
-        self._queue.append(_Waiting(asked, now, loop.time() + self._timeout, answer))
+        answers: asyncio.Future[_Answers] = loop.create_future()
+        self._queue.append(_Waiting(questions, now, loop.time() + self._timeout, answers))
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)
-        return answer
+        return answers
 
-    def _undecidable(self, asked: Sequence[Asked], now: float) -> float:
+    def _undecidable(self, questions: Sequence[Question]) -> _Answers:
         """By `on_failure`."""
         self._undecided += 1
-        if self._on_failure == "allow":
-            _note(asked, now)  # so that who was let pass too often is known when it is up again
-            return 0.0
-        wait = _peek(asked, now)
-        if wait:
-            return wait
-        if self._on_failure == "deny":
-            return UNAVAILABLE
-        _note(asked, now)
-        return 0.0
+        if self._on_failure == "local":
+            return self._locally.ask(questions)
+        now = self._clock()
+        if self._on_failure == "deny" and any(question.binding for question in questions):
+            return _refusal(questions, now)
+        for question in questions:  # so that who was let pass too often is known when it is up again
+            question.windows.note(question.key, now, question.cost)
+        return [answer(question, 0.0, now) for question in questions]
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,41 +227,39 @@ class SharedWindows:
         keys: list[str] = []
         arguments = [b""]
         for waiting in batch:
-            self._add(waiting.asked, keys, arguments)
+            self._write(waiting.questions, keys, arguments)
         try:
-            answers = await link.decide(keys, arguments)
+            said = await link.decide(keys, arguments)
+            answers = _read(batch, said)
         except StorageError as error:
             self._fail(str(error))
-            return
-        if len(answers) != len(batch):
-            self._fail("an answer that makes no sense")
             return
         self._rounds += 1
         if self._up:
             self._calls.pop(_this_task())[1].cancel()
             self._idle.append(link)
-        for waiting, microseconds in zip(batch, answers, strict=True):
-            self._answered(waiting, microseconds)
+        for waiting, found in zip(batch, answers, strict=True):
+            self._answered(waiting, found)
         if self._queue and self._up:
             self._flush()
 
-    def _add(self, asked: Sequence[Asked], keys: list[str], arguments: list[bytes]) -> None:
+    def _write(self, questions: Sequence[Question], keys: list[str], arguments: list[bytes]) -> None:
         """What the script is to be given about one request."""
-        at = len(arguments)
-        arguments.append(b"")
-        count = 0
-        for name, windows, key, cost in asked:
+        arguments.append(b"%d" % len(questions))
+        for name, windows, key, cost, binding, tell in questions:
             known = self._known.get(name)
             if known is None or known.windows is not windows:
                 known = self._known[name] = self._know(name, windows)
             # Whatever a key is made of, here it has one length, and nobody reads a header field out of Redis.
             client = hashlib.blake2b(key, digest_size=16).hexdigest()
-            price = b"%d" % cost
-            for prefix, (limit, window) in zip(known.prefixes, known.arguments, strict=True):
-                keys.append(prefix + client)
-                arguments += limit, window, price
-                count += 1
-        arguments[at] = b"%d" % count
+            arguments += (
+                b"1" if binding else b"0",
+                b"1" if tell else b"0",
+                b"%d" % cost,
+                b"%d" % len(known.prefixes),
+                *known.arguments,
+            )
+            keys += [prefix + client for prefix in known.prefixes]
 
     def _know(self, name: str, windows: Windows) -> _Known:
         """The rate stands in the key: who has another one for the same limit counts apart, and damages nothing."""
@@ -262,31 +267,39 @@ class SharedWindows:
         return _Known(
             windows,
             tuple(f"{self._prefix}{name}:{limit}/{window}us:" for limit, window in rates),
-            tuple((b"%d" % limit, b"%d" % window) for limit, window in rates),
+            tuple(b"%d" % number for rate in rates for number in rate),
         )
 
-    def _answered(self, waiting: _Waiting, microseconds: int) -> None:
-        if microseconds < 0:
-            self._bad_key(waiting.asked, -microseconds)
-            wait = self._undecidable(waiting.asked, waiting.now)
+    def _answered(self, waiting: _Waiting, answers: list[Answer]) -> None:
+        questions = waiting.questions
+        bad = [number for number, (wait, _) in enumerate(answers) if wait < 0]
+        found: _Answers
+        if any(questions[number].binding for number in bad):
+            self._bad_key(questions[bad[0]], answers[bad[0]])
+            found = self._undecidable(questions)
         else:
             self._decided += 1
-            wait = microseconds / 1e6
-            if not wait:
-                # At the time of asking: Redis has counted it then or later, so that we never refuse for longer than it.
-                _note(waiting.asked, waiting.now)
-        if not waiting.answer.done():  # nobody may be waiting any more
-            waiting.answer.set_result(wait)
+            refused = any(wait and question.binding for question, (wait, _) in zip(questions, answers, strict=True))
+            for question, (wait, _) in zip(questions, answers, strict=True):
+                if not refused and not wait:
+                    # At the time of asking: Redis has counted it then or later, so that we never refuse for longer.
+                    question.windows.note(question.key, waiting.now, question.cost)
+            for number in bad:  # a dry run
+                self._bad_key(questions[number], answers[number])
+                answers[number] = Answer(0.0, answers[number].left)
+            found = answers
+        if not waiting.answers.done():  # nobody may be waiting any more
+            waiting.answers.set_result(found)
 
-    def _bad_key(self, asked: Sequence[Asked], number: int) -> None:
+    def _bad_key(self, question: Question, said: Answer) -> None:
         self._bad_keys += 1
         now = self._loop.time()
         if now - self._told < _TOLD:
             return
         self._told = now
         keys: list[str] = []
-        self._add(asked, keys, [])
-        self._log.warning("limits_storage_key", address=str(self._url), key=keys[number - 1])
+        self._write([question], keys, [])
+        self._log.warning("limits_storage_key", address=str(self._url), key=keys[round(-said.wait * 1e6) - 1])
 
     def _late(self, task: asyncio.Task[None], grace: int) -> None:
         """The deadline of a call has passed."""
@@ -305,8 +318,8 @@ class SharedWindows:
             timer.cancel()
             self._spoilt.append(link)
         for waiting in batch:
-            if not waiting.answer.done():
-                waiting.answer.set_result(self._undecidable(waiting.asked, waiting.now))
+            if not waiting.answers.done():
+                waiting.answers.set_result(self._undecidable(waiting.questions))
 
     # ── down, and up again ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -327,8 +340,8 @@ class SharedWindows:
         self._idle.clear()
         while self._queue:
             waiting = self._queue.popleft()
-            if not waiting.answer.done():
-                waiting.answer.set_result(self._undecidable(waiting.asked, waiting.now))
+            if not waiting.answers.done():
+                waiting.answers.set_result(self._undecidable(waiting.questions))
         self._wake.set()
 
     async def start(self) -> None:
@@ -361,14 +374,14 @@ class SharedWindows:
         """What a request does. A replica refuses to write, a cluster to use keys of two slots, and a user may not be
         allowed any of it."""
         keys = [f"{self._prefix}trial:{number}" for number in range(2)]
-        window = b"1000000", b"50000", b"1"
+        window = b"1000000", b"50000"
         try:
             async with asyncio.timeout(seconds):
-                answers = await link.decide(keys, [b"", b"2", *window, *window])
+                answers = await link.decide(keys, [b"", b"1", b"1", b"0", b"1", b"2", *window, *window])
         except TimeoutError:
             raise StorageError(f"no answer within {seconds * 1e3:g} ms") from None
         if len(answers) != 1:
-            raise StorageError("an answer that makes no sense")
+            raise StorageError(NONSENSE)
         if answers[0] < 0:
             raise StorageError(f"{keys[-answers[0] - 1]} holds something else")
 
@@ -438,16 +451,38 @@ class SharedWindows:
         await self._close_spoilt()
 
 
-def _peek(asked: Sequence[Asked], now: float) -> float:
-    wait = 0.0
-    for _, windows, key, cost in asked:
-        wait = max(wait, windows.peek(key, now, cost))
-    return wait
+def _passed(answers: _Answers) -> Sequence[Answer]:
+    if answers is None:
+        raise Unavailable
+    return answers
 
 
-def _note(asked: Sequence[Asked], now: float) -> None:
-    for _, windows, key, cost in asked:
-        windows.note(key, now, cost)
+def _refusal(questions: Sequence[Question], now: float) -> list[Answer] | None:
+    """The answers where this proxy refuses by what it knows itself, else None. Counts nothing. Raises ValueError for a
+    cost that is larger than a limit."""
+    waits = [windows.peek(key, now, cost) for _, windows, key, cost, _, _ in questions]
+    if not any(wait and question.binding for question, wait in zip(questions, waits, strict=True)):
+        return None
+    return [answer(question, wait, now) for question, wait in zip(questions, waits, strict=True)]
+
+
+def _read(batch: Sequence[_Waiting], said: Sequence[int]) -> list[list[Answer]]:
+    """The answers to each request. A wait below 0 is the number of a window, in millionths. Raises StorageError."""
+    numbers = iter(said)
+    answers = []
+    try:
+        for waiting in batch:
+            found = []
+            for question in waiting.questions:
+                wait = next(numbers) / 1e6
+                told = question.windows.members if question.tell else ()
+                found.append(Answer(wait, tuple(Left(next(numbers), next(numbers) / 1e6) for _ in told)))
+            answers.append(found)
+    except (StopIteration, RuntimeError):
+        raise StorageError(NONSENSE) from None
+    if next(numbers, None) is not None:
+        raise StorageError(NONSENSE)
+    return answers
 
 
 def _this_task() -> asyncio.Task[None]:

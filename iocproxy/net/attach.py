@@ -9,6 +9,9 @@ from .loops import is_proactor
 from .proactor import ProactorLink
 from .selector import SelectorLink
 
+#: What `attach` gives a protocol in `connection_made`.
+SocketLink = ProactorLink | SelectorLink
+
 
 async def attach(loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: asyncio.Protocol) -> None:
     """Let `protocol` serve `sock`, an accepted or connected non-blocking socket that is now its Link's to close.

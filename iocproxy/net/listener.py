@@ -40,14 +40,19 @@ class Listener:
         *,
         tasks: Tasks,
         log: FilteringBoundLogger,
+        on_shortage: Callable[[], object] | None = None,
     ) -> None:
-        """`sock` is non-blocking and listening (`sockets.bind_listener`) and is the listener's to close from now on."""
+        """`sock` is non-blocking and listening (`sockets.bind_listener`) and is the listener's to close from now on.
+
+        `on_shortage` is called whenever accepting pauses for want of files or memory; it must not raise.
+        """
         self.address = Address.of(sock.getsockname())
         self.accepted = 0
         self.lost = 0
         self.paused = 0
         self._sock = sock
         self._on_accept = on_accept
+        self._on_shortage = on_shortage
         self._tasks = tasks
         self._log = log
         self._accept: SelectorAccept | ProactorAccept | None = None
@@ -99,6 +104,8 @@ class Listener:
             self.lost += 1
             return 0.0
         self.paused += 1
+        if self._on_shortage is not None:
+            self._on_shortage()
         now = asyncio.get_running_loop().time()
         if now - self._last_trouble > EPISODE:
             self._log.warning("accept_paused", listener=str(self.address), error=str(exc), seconds=self._pause)

@@ -76,6 +76,19 @@ class ProactorLink(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._inner.connection_made(cast(asyncio.Transport, self))
 
+    def hand_over(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        """As on `SelectorLink`."""
+        self._inner = protocol
+        self._wanted_paused = False
+        try:
+            protocol.connection_made(cast(asyncio.Transport, self))
+            if data and not self._closed:
+                protocol.data_received(data)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the stream above is broken
+            self._fail(exc, "data_received")
+        if not self._wanted_paused:
+            self.resume_reading()
+
     def data_received(self, data: bytes | bytearray) -> None:
         if self._closed:
             return

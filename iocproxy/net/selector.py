@@ -102,6 +102,25 @@ class SelectorLink:
         if not self._closing and not self._paused:
             self._poll()
 
+    def hand_over(self, protocol: asyncio.Protocol, data: bytes) -> None:
+        """Serve `protocol` from now on, in place of the one that calls this, which hears nothing more.
+
+        It is told `connection_made`, in which it must not pause reading, and given `data`, what was read already and is
+        not for its predecessor. Reading goes on even if that had paused it. What `protocol` raises ends the connection,
+        as at any other time. Not to be called after the end of file or `connection_lost` was told.
+        """
+        self._protocol = protocol
+        self._received = protocol.data_received
+        self._paused = False
+        try:
+            protocol.connection_made(cast("asyncio.Transport", self))
+            if data and not self._closing:
+                protocol.data_received(data)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the stream above is broken
+            self._fail(exc, "data_received")
+        if not self._paused:
+            self.resume_reading()
+
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _readable(self) -> None:

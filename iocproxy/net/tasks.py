@@ -18,11 +18,17 @@ class Tasks:
         self._log = log
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Run `coro` as an owned task of the running loop. It may be awaited and cancelled like any other."""
+    def spawn(self, coro: Coroutine[Any, Any, T], *, name: str, of: object = None) -> asyncio.Task[T]:
+        """Run `coro` as an owned task of the running loop. It may be awaited and cancelled like any other.
+
+        `of` is what `coro` awaits, where somebody else made it: should the task be cancelled before it begins, a
+        coroutine is closed, or Python would warn of it.
+        """
         task = asyncio.get_running_loop().create_task(coro, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        if isinstance(of, Coroutine):
+            task.add_done_callback(lambda _: of.close())
         return task
 
     async def ended(self, name: str) -> None:

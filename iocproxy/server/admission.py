@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +22,7 @@ from iocproxy.http1.request import RequestHeadParser
 from iocproxy.limits import ClientKeys
 from iocproxy.message import Client
 from iocproxy.middleware.chain import Chain, Doorkeeper
+from iocproxy.middleware.connection_limits import WAIT
 from iocproxy.middleware.handshake_limits import HandshakeLimits
 from iocproxy.net.address import Address
 from iocproxy.net.attach import attach
@@ -29,21 +31,28 @@ from iocproxy.net.loops import is_proactor
 from iocproxy.net.sockets import prepare_client
 from iocproxy.net.tasks import Tasks, run_through
 from iocproxy.routing import Rules
+from iocproxy.server.awaited_headers import AwaitedHeaders
 from iocproxy.server.conduct import Conduct
+from iocproxy.server.proxy_header import AwaitedHeader
+from iocproxy.server.shedding import Shedding
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import CertificateStore, ServerLink
 from iocproxy.tls.offload import Turns
 
-#: The words of the built-in limits (the first doorkeeper, and what stands before it) and the counters they go to.
-_REFUSALS: dict[str | bool, str] = {
+#: The words of the built-in limits (the first doorkeepers, and what stands before them) and the counters they go to.
+_REFUSALS = {
     "rate": "refused_rate",
     "client": "refused_concurrent",
     "total": "refused_total",
     "handshakes": "refused_handshakes",
+    "denied": "refused_denied",
 }
 
 #: How long aborted connections may take to be gone, in seconds.
 _ABORTING = 5.0
+
+#: What is admitted: a socket that was accepted, or a connection whose PROXY header was read. `close` closes either.
+Arrival = socket.socket | AwaitedHeader
 
 
 class Admission:
@@ -63,7 +72,9 @@ class Admission:
         counters: Counters,
         log: FilteringBoundLogger,
         handshakes: HandshakeLimits | None,
+        sheds: bool = False,
     ) -> None:
+        """With `sheds`, idle connections are closed when room is needed."""
         self._loop = asyncio.get_running_loop()
         self._service = service
         self._chain = chain
@@ -82,19 +93,27 @@ class Admission:
         #: how each listener conducts itself, by its name; whoever makes one puts it here
         self.conducts: dict[str, Conduct] = {}
         self._plain = Conduct(self._service)
+        #: those whose PROXY header is awaited, at listeners that want one; they come here when it is complete
+        self.headers: AwaitedHeaders | None = None
         self._open: dict[ClientConnection, ServerLink | None] = {}
+        #: who goes when there is no room; None where nobody does
+        self.shedding: Shedding | None = None
+        if sheds:
+            self.shedding = Shedding(self._open, timeouts=rules.timeouts, now=wheel.time, counters=counters, log=log)
+        #: newcomers for whom a place is about to become free, as `admit` got them
+        self._line: deque[tuple[Arrival, Address, str, CertificateStore | None]] = deque()
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        """How many connections are open, those in their handshake included."""
-        return len(self._open)
+        """How many connections are open, those in their handshake and those whose PROXY header is awaited included."""
+        return len(self._open) + (len(self.headers) if self.headers is not None else 0)
 
     # ── arriving ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def admit(self, sock: socket.socket, address: Address, listener: str, store: CertificateStore | None) -> None:
-        """Take an accepted socket over. Does not wait; does not raise for anything a client does."""
+    def admit(self, sock: Arrival, address: Address, listener: str, store: CertificateStore | None) -> None:
+        """Take over what has arrived from `address`. Does not wait; does not raise for anything a client does."""
         client = Client(address.host, address.port, self._keys.key(address.host), listener)
         if store is not None and self._handshakes is not None and self._handshakes.refuses(client):
             self._refuse(sock, client, "handshakes", 0)
@@ -103,17 +122,38 @@ class Admission:
             said = self._ask(doorkeeper, client)
             if said is None or said is True:
                 continue
+            if said == WAIT:
+                self._leave(client, self._chain.doorkeepers[:index])
+                self._line.append((sock, address, listener, store))
+                return
             if said is False or isinstance(said, str):
                 self._refuse(sock, client, said, index)
                 return
             self._counters.connections_open += 1
-            self._tasks.spawn(self._ask_on(said, index, sock, client, store), name="accept")
+            self._tasks.spawn(self._ask_on(said, index, sock, client, store), name="accept", of=said)
             return
         self._counters.connections_open += 1
         if self._waits:
             self._tasks.spawn(self._attach(sock, client, store), name="accept")
         else:
             run_through(self._attach(sock, client, store))
+
+    def make_room(self) -> bool:
+        """Whether a newcomer may wait: a connection is about to be gone that nobody waits for yet."""
+        shedding = self.shedding
+        assert shedding is not None
+        return len(self._line) < len(shedding.leaving) or shedding.make_room("total")
+
+    def _room(self, connection: ClientConnection) -> None:
+        """The place of `connection` is free."""
+        assert self.shedding is not None
+        self.shedding.leaving.discard(connection)
+        if self._line:
+            self.admit(*self._line.popleft())
+
+    def _dissolve_line(self) -> None:
+        while self._line:
+            self._line.popleft()[0].close()
 
     def _ask(self, doorkeeper: Doorkeeper, client: Client) -> bool | str | Awaitable[bool | str | None] | None:
         try:
@@ -126,7 +166,7 @@ class Admission:
         self,
         waiting: Awaitable[bool | str | None],
         index: int,
-        sock: socket.socket,
+        sock: Arrival,
         client: Client,
         store: CertificateStore | None,
     ) -> None:
@@ -158,15 +198,16 @@ class Admission:
         else:
             await self._attach(sock, client, store)
 
-    def _refuse(self, sock: socket.socket, client: Client, why: str | bool, index: int) -> None:
+    def _refuse(self, sock: Arrival, client: Client, why: str | bool, index: int) -> None:
         """Close, and take back what the doorkeepers before number `index` noted."""
         sock.close()
         self._leave(client, self._chain.doorkeepers[:index])
-        counter = _REFUSALS.get(why, "refused_middleware") if index == 0 else "refused_middleware"
+        own = index < self._chain.own_doorkeepers and isinstance(why, str)
+        counter = _REFUSALS.get(str(why), "refused_middleware") if own else "refused_middleware"
         setattr(self._counters, counter, getattr(self._counters, counter) + 1)
         self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
 
-    async def _attach(self, sock: socket.socket, client: Client, store: CertificateStore | None) -> None:
+    async def _attach(self, sock: Arrival, client: Client, store: CertificateStore | None) -> None:
         conduct = self.conducts.get(client.listener, self._plain)
         connection = ClientConnection(
             client,
@@ -185,8 +226,11 @@ class Admission:
         self._open[connection] = link
         self._empty.clear()
         try:
-            prepare_client(sock)
-            await attach(self._loop, sock, link or connection)
+            if isinstance(sock, socket.socket):
+                prepare_client(sock)
+                await attach(self._loop, sock, link or connection)
+            else:
+                sock.serve(link or connection)
         except OSError as error:  # reset between accept and here
             sock.close()
             self._log.debug("connection_lost_early", client=client.address, error=str(error))
@@ -238,6 +282,8 @@ class Admission:
         del self._open[connection]
         self._counters.connections_open -= 1
         self._leave(connection.client, self._chain.doorkeepers)
+        if self.shedding is not None and self.shedding.leaving:
+            self._room(connection)
         if not self._open:
             self._empty.set()
 
@@ -251,31 +297,43 @@ class Admission:
     async def drain(self, seconds: float) -> int:
         """Let the requests under way end, for at most `seconds`; returns how many connections are still open then.
 
-        Idle connections and those in their handshake are closed at once: nothing is lost with them.
+        Idle connections, those in their handshake and those whose PROXY header is awaited are closed at once: nothing
+        is lost with them.
         """
         self._draining = True
+        self._dissolve_line()
         for connection, link in list(self._open.items()):
             if link is not None and link.info is None:
                 link.close()
             else:
                 connection.drain()
+        if self.headers is not None:
+            self.headers.stop()
         try:
             async with asyncio.timeout(seconds):
-                await self._empty.wait()
+                await self._gone()
         except TimeoutError:
             pass
-        return len(self._open)
+        return len(self)
 
     async def abort(self) -> None:
         """Cut off every connection and wait until their sockets are closed."""
         self._draining = True
+        self._dissolve_line()
         for connection, link in list(self._open.items()):
             if link is not None and link.info is None:
                 link.abort()
             else:
                 connection.abort()
+        if self.headers is not None:
+            self.headers.stop()
         try:
             async with asyncio.timeout(_ABORTING):
-                await self._empty.wait()
+                await self._gone()
         except TimeoutError:
-            self._log.error("connections_left", open=len(self._open))
+            self._log.error("connections_left", open=len(self))
+
+    async def _gone(self) -> None:
+        await self._empty.wait()
+        if self.headers is not None:
+            await self.headers.gone()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,12 +17,17 @@ from iocproxy.limits import ClientKeys, NetworkSet
 from iocproxy.message import Record
 from iocproxy.middleware import Chain
 from iocproxy.middleware.access_log import AccessRecords
+from iocproxy.middleware.connection_limits import ConnectionLimits
 from iocproxy.routing import Route, RouteTable, compile_rules
 from iocproxy.server.admission import Admission
-from iocproxy.server.limits import guards, handshake_limits, route_name
+from iocproxy.server.awaited_headers import AwaitedHeaders
+from iocproxy.server.gatekeepers import Gatekeepers, gatekeepers
+from iocproxy.server.limits import guards, handshake_limits
 from iocproxy.server.material import Material
+from iocproxy.server.request_limits import route_name
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.upstream.group import UpstreamGroup
+from iocproxy.upstream.introducing import IntroducingV1, IntroducingV2
 from iocproxy.upstream.server import UpstreamServer
 
 
@@ -30,6 +36,7 @@ class Assembly:
     service: Service
     admission: Admission
     upstreams: dict[str, UpstreamGroup[UpstreamServer]]
+    gates: Gatekeepers
 
 
 def assemble(config: Config, material: Material, around: Surroundings) -> Assembly:
@@ -53,7 +60,9 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         for route, pages in zip(config.effective_routes, material.route_pages, strict=True)
     )
     request_id = config.forwarding.request_id
-    chain = Chain(_members(config, material, around))
+    gates = gatekeepers(config, material.access, keys, around)
+    chain = Chain([*gates.members, *_members(config, material, around)])
+    gates.doorman.begin = functools.partial(chain.screen, gates.doorman.screen)
     service = Service(
         routes=table,
         chain=chain,
@@ -80,9 +89,35 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         counters=around.counters,
         log=around.log,
         handshakes=handshake_limits(config, around),
+        sheds=config.limits.connections.shed,
     )
-    return Assembly(service, admission, upstreams)
+    if admission.shedding is not None:
+        for member in chain.members:
+            if isinstance(member, ConnectionLimits):
+                member.make_room = admission.make_room
+    if any(listener.proxy_protocol for listener in config.listeners):
+        admission.headers = _awaited_headers(config, around, keys, admission)
+    return Assembly(service, admission, upstreams, gates)
 
+
+def _awaited_headers(config: Config, around: Surroundings, keys: ClientKeys, admission: Admission) -> AwaitedHeaders:
+    limits = config.limits.connections
+    return AwaitedHeaders(
+        admit=admission.admit,
+        trusted=NetworkSet(config.server.trusted_proxies),
+        total=None if limits.dry_run else limits.total,
+        keys=keys,
+        timeouts=config.timeouts,
+        wheel=around.wheel,
+        tasks=around.tasks,
+        counters=around.counters,
+        refused=around.decisions.of("proxy_protocol", "connections", window=60.0),
+        log=around.log,
+        shedding=None if limits.dry_run else admission.shedding,
+    )
+
+
+_INTRODUCING = {"v1": IntroducingV1, "v2": IntroducingV2}
 
 _UPSTREAM_HOSTS = {"keep": None, "server": SERVERS_OWN}
 
@@ -99,7 +134,8 @@ def _upstreams(
     for name, upstream in config.upstreams.items():
         weighted = []
         for server in upstream.servers:
-            made = UpstreamServer(
+            kind = UpstreamServer if upstream.proxy_protocol is None else _INTRODUCING[upstream.proxy_protocol]
+            made = kind(
                 server,
                 max_connections=upstream.max_connections,
                 max_idle=upstream.max_idle,
@@ -118,7 +154,7 @@ def _upstreams(
 
 
 def _members(config: Config, material: Material, around: Surroundings) -> list[object]:
-    """The chain's members in order: the limits, the user's, the records of what happened."""
+    """The chain's members behind the gatekeepers, in order: the limits, the user's, the records of what happened."""
     members = [*guards(config, around), *material.middlewares]
     if around.access is not None:
         members.append(AccessRecords(around.access))

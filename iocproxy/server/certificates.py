@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -38,16 +37,11 @@ from iocproxy.config import Tls, TlsHosts
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.server.expiry import ExpiryWarnings
 from iocproxy.server.policies import Policies, load_policies
+from iocproxy.server.stamps import Stamp, stamp_of
 from iocproxy.telemetry.sessions import SessionCounters
 from iocproxy.tls import Certificate, CertificateStore, check_ciphers, load_certificate
 from iocproxy.tls.certificate import digest
 from iocproxy.tls.key_kinds import passed_over
-
-#: What a file's state is, as far as it can be seen without reading it.
-Stamp = tuple[object, ...]
-
-#: How long after it was written a file may be written again without showing it: FAT keeps times to 2 s.
-_YOUNG = 3.0
 
 #: How often, in seconds, the dates are looked at.
 _HOURLY = 3600.0
@@ -145,19 +139,7 @@ def _files(tls: Tls, path: str) -> Iterator[tuple[str, Path]]:
 
 
 def _stamps(tls: Tls, path: str) -> dict[Path, Stamp]:
-    return {file: _stamp(file) for _, file in _files(tls, path)}
-
-
-def _stamp(file: Path) -> Stamp:
-    """Follows symbolic links, so that one which was moved shows."""
-    try:
-        found = file.stat()
-    except OSError as error:
-        return (error.errno,)
-    stamp = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
-    if abs(time.time() - found.st_mtime) < _YOUNG:
-        return (*stamp, time.monotonic_ns())
-    return stamp
+    return {file: stamp_of(file) for _, file in _files(tls, path)}
 
 
 class Serving:

@@ -1,4 +1,4 @@
-"""From the `[limits]` of a configuration to the guards that hold them."""
+"""From the `[limits]` of a configuration to the guards that hold them; those that deny are in server/gatekeepers.py."""
 
 from __future__ import annotations
 
@@ -6,42 +6,22 @@ from collections.abc import Callable
 from functools import partial
 
 from iocproxy.config import Config, Rates
-from iocproxy.config.limits import RequestLimits as RequestSettings
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
 from iocproxy.middleware.connection_limits import ConnectionLimits, SharedConnectionLimits
 from iocproxy.middleware.handshake_limits import HandshakeLimits
-from iocproxy.middleware.request_limits import RequestLimits, RequestWindow, SharedRequestLimits
+from iocproxy.server.request_limits import request_limits
 from iocproxy.server.surroundings import Surroundings
 
 
 def guards(config: Config, around: Surroundings) -> list[object]:
     """The built-in members of the chain, in order."""
-    limits = config.limits
-    exempt = NetworkSet(limits.exempt)
+    exempt = NetworkSet(config.limits.exempt)
     members: list[object] = [_connection_limits(config, around, exempt)]
-    routes = {
-        name: _request_window(route.limits.requests, f"requests {name}", limits.max_clients, around)
-        for route in config.effective_routes
-        if route.limits.requests is not None and (name := route_name(route.host, route.path))
-    }
-    default = _request_window(limits.requests, "requests", limits.max_clients, around)
-    if default.windows is not None or any(own.windows is not None for own in routes.values()):
-        settings = default, routes, exempt, around.clock, around.counters
-        shared = around.shared
-        members.append(RequestLimits(*settings) if shared is None else SharedRequestLimits(shared, *settings))
+    requests = request_limits(config, around)
+    if requests is not None:
+        members.append(requests)
     return members
-
-
-def route_name(host: str | None, path: str) -> str:
-    """What a route is called in the log: ``api.example.com/v1/``, ``/`` for the one that takes everything."""
-    return f"{host or ''}{path}"
-
-
-def _request_window(settings: RequestSettings, name: str, max_clients: int, around: Surroundings) -> RequestWindow:
-    windows = _windows(settings.rate, max_clients)
-    decided = around.decisions.of(name, "requests", window=_longest(settings.rate), dry_run=settings.dry_run)
-    return RequestWindow(windows, settings.dry_run, decided)
 
 
 def _connection_limits(config: Config, around: Surroundings, exempt: NetworkSet) -> ConnectionLimits:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from iocproxy.config import Config, Logging, Parts, Upstream
 from iocproxy.config.faults import in_order
+from iocproxy.config.limits import AccessLists
 from iocproxy.errors import ConfigError, Fault
 from iocproxy.exchange.pages import Page
 from iocproxy.middleware import load_middleware
+from iocproxy.server import access_lists
 from iocproxy.server.certificates import Loaded, load_listener
 from iocproxy.server.pages import load_pages
 from iocproxy.server.policies import load_policies
@@ -28,12 +30,14 @@ from iocproxy.tls import UpstreamTls, check_ciphers, load_certificate
 class Material:
     """`listeners` has one entry for each listener, None where it speaks plain HTTP; `upstream_tls` is by upstream and
     host, for the https servers; `pages` are by status or class, and `route_pages` has one such table for each of the
-    effective routes; `warnings` are for the log: (key path, text)."""
+    effective routes; `access` is None where no access list is configured; `warnings` are for the log: (key path,
+    text)."""
 
     pages: dict[str, Page] = field(default_factory=dict)
     route_pages: list[dict[str, Page]] = field(default_factory=list)
     listeners: list[Loaded | None] = field(default_factory=list)
     upstream_tls: dict[tuple[str, str], UpstreamTls] = field(default_factory=dict)
+    access: access_lists.Loaded | None = None
     middlewares: list[object] = field(default_factory=list)
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
@@ -61,6 +65,10 @@ def load_material(config: Config) -> Material:
             _upstream(name, upstream, material, f"upstreams.{name}")
         except ConfigError as error:
             faults.extend(error.faults)
+    try:
+        material.access = _access_lists(config.limits.access)
+    except ConfigError as error:
+        faults.extend(error.faults)
     for index, entry in enumerate(config.middleware):
         try:
             material.middlewares.append(load_middleware(entry.use, entry.options, path=f"middleware[{index}]"))
@@ -80,6 +88,7 @@ def faults_of(parts: Parts) -> list[Fault]:
         *(partial(load_policies, each, at) for at, each in parts.client_auths),
         *(partial(check_ciphers, text, (), path=at) for at, text in parts.ciphers),
         *(partial(_upstream, "", each, Material(), at) for at, each in parts.upstreams),
+        partial(_access_lists, parts.access),
         *(partial(load_middleware, each.use, each.options, path=at) for at, each in parts.middleware),
     ]
     faults: list[Fault] = []
@@ -96,6 +105,10 @@ def _upstream(name: str, upstream: Upstream, material: Material, path: str) -> N
     material.warnings.extend(loaded.warnings)
     for host, tls in loaded.by_host.items():
         material.upstream_tls[name, host] = tls
+
+
+def _access_lists(settings: AccessLists) -> access_lists.Loaded | None:
+    return None if access_lists.is_empty(settings) else access_lists.load_access(settings)
 
 
 def _access_file(logging: Logging) -> Iterator[Fault]:

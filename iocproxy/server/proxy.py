@@ -32,6 +32,7 @@ from iocproxy.message import Record
 from iocproxy.middleware.decisions import Decisions
 from iocproxy.net.address import Address
 from iocproxy.net.deadlines import DeadlineWheel
+from iocproxy.net.free_memory import memory_gauge
 from iocproxy.net.listener import Listener
 from iocproxy.net.memory import keep_buffers_on_the_heap
 from iocproxy.net.resolver import Resolver
@@ -41,12 +42,15 @@ from iocproxy.server.admission import Admission
 from iocproxy.server.assembly import Assembly, assemble
 from iocproxy.server.certificates import Certificates, Serving
 from iocproxy.server.conduct import Conduct
+from iocproxy.server.gatekeepers import Gatekeepers
 from iocproxy.server.material import Material, access_file_fault, load_material
+from iocproxy.server.shedding import watch_memory
 from iocproxy.server.storage import open_storage, shared_windows
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
 from iocproxy.telemetry.sessions import SessionCounters
+from iocproxy.tls import CertificateStore
 
 
 class Phase(enum.Enum):
@@ -115,6 +119,9 @@ class Proxy:
         stats["offenders"] = self._decisions.offenders()
         shared = self._around.shared if self._around is not None else None
         stats["storage"] = shared.stats() if shared is not None else {}
+        gates = self._assembly.gates if self._assembly is not None else None
+        stats["access"] = gates.lists.stats() if gates is not None and gates.lists is not None else {}
+        stats["denials"] = gates.doorman.stats() if gates is not None else {}
         stats["sessions"] = self._certificates.session_stats() if self._certificates is not None else {}
         stats["certificates"] = self._certificates.stats() if self._certificates is not None else {}
         if self._assembly is not None:
@@ -148,6 +155,42 @@ class Proxy:
         if task.cancelled():
             raise RuntimeError("the proxy was stopped meanwhile")
         return [self.config.placed(fault) for fault in task.result()]
+
+    async def reload_access_lists(self) -> list[Fault]:
+        """Read the files of `[limits.access]` again, changed or not.
+
+        What they hold now decides from then on; a connection from before is answered 403 and closed when its next
+        request comes. What cannot be used is logged and returned, and what it held before stays in force. So it goes by
+        itself every `limits.access.check`. Raises RuntimeError when the proxy is not running.
+        """
+        around, gates = self._running("reloads access lists")
+        if gates.lists is None:
+            return []
+        task = around.tasks.spawn(gates.lists.reload(), name="access lists")
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise RuntimeError("the proxy was stopped meanwhile")
+        return [self.config.placed(fault) for fault in task.result()]
+
+    def deny(self, client: str, seconds: float) -> None:
+        """Deny a client for a time, unless it is denied for longer already: its connections are closed at accept, its
+        requests on open ones answered with 429.
+
+        `client` is an address, and means whoever is counted with it; or the network of one client in full. Raises
+        ValueError for anything else, for who is exempt or a trusted proxy, and for a time that is not above 0 and at
+        most 30 days; RuntimeError when the proxy is not running.
+        """
+        self._running("denies")[1].deny(client, seconds)
+
+    def pardon(self, client: str) -> bool:
+        """Let a client off that is denied, by `deny` or a penalty, and forget what was counted; whether it was denied.
+        Raises what `deny` raises."""
+        return self._running("pardons")[1].pardon(client)
+
+    def _running(self, what: str) -> tuple[Surroundings, Gatekeepers]:
+        if self._phase is not Phase.RUNNING or self._around is None or self._assembly is None:
+            raise RuntimeError(f"only a running proxy {what}, and this one is {self._phase.value}")
+        return self._around, self._assembly.gates
 
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -213,6 +256,11 @@ class Proxy:
         for listener in self._listeners:
             listener.start()
         around.tasks.spawn(self._certificates.watch(), name="certificates")
+        least, gauge = config.limits.connections.free_memory, memory_gauge()
+        if assembly.admission.shedding is not None and least is not None and gauge is not None:
+            around.tasks.spawn(watch_memory(assembly.admission.shedding, gauge, least), name="memory")
+        if assembly.gates.lists is not None:
+            around.tasks.spawn(assembly.gates.lists.watch(), name="access lists")
         for listener, settings in zip(self._listeners, config.listeners, strict=True):
             scheme = "http" if settings.tls is None else "https"
             self._log.info("listening", address=str(listener.address), url=f"{scheme}://{listener.address}")
@@ -239,12 +287,22 @@ class Proxy:
             serving = Serving(name, tls, f"listeners[{index}].tls", loaded, counters)
             self._certificates.add(serving)
         assembly.admission.conducts[name] = Conduct.of(self.config.listeners[index], assembly.service)
-        admit = functools.partial(self._admit, assembly, name, serving)
-        self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log))
+        headers = assembly.admission.headers if self.config.listeners[index].proxy_protocol else None
+        accept = assembly.admission.admit if headers is None else headers.accept
+        admit = functools.partial(self._admit, accept, name, serving)
+        shedding = assembly.admission.shedding
+        shortage = None if shedding is None else functools.partial(shedding.make_room, "files")
+        self._listeners.append(Listener(sock, admit, tasks=self._around.tasks, log=self._log, on_shortage=shortage))
 
     @staticmethod
-    def _admit(assembly: Assembly, name: str, serving: Serving | None, sock: socket.socket, address: Address) -> None:
-        assembly.admission.admit(sock, address, name, None if serving is None else serving.store)
+    def _admit(
+        admit: Callable[[socket.socket, Address, str, CertificateStore | None], None],
+        name: str,
+        serving: Serving | None,
+        sock: socket.socket,
+        address: Address,
+    ) -> None:
+        admit(sock, address, name, None if serving is None else serving.store)
 
     def _access_log(self) -> AccessLog | None:
         settings = self.config.logging

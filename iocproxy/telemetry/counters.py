@@ -7,7 +7,7 @@ of `access_lost`, which belongs to the access log's thread alone. A reader on an
 
 from __future__ import annotations
 
-from iocproxy.errors import HandshakeFailure, TlsFailure
+from iocproxy.errors import HandshakeFailure, ProxyHeaderFailure, TlsFailure
 from iocproxy.message import TlsInfo
 from iocproxy.telemetry.sessions import SessionCounters
 
@@ -31,7 +31,9 @@ class Counters:
         "handshakes_failed",
         "handshakes_full",
         "handshakes_resumed",
+        "proxy_protocol_failures",
         "refused_concurrent",
+        "refused_denied",
         "refused_handshakes",
         "refused_middleware",
         "refused_rate",
@@ -41,6 +43,7 @@ class Counters:
         "requests_open",
         "responses",
         "sessions",
+        "shed",
         "tls_failed",
         "tunnels_open",
         "upstream_connect_failures",
@@ -58,8 +61,13 @@ class Counters:
         self.refused_rate = 0  #: closed at accept: the client opens connections too fast
         self.refused_concurrent = 0  #: closed at accept: the client has too many open
         self.refused_total = 0  #: closed at accept: the whole proxy is full
+        self.refused_denied = 0  #: closed at accept: the client is denied, by an access list or for a time
         self.refused_handshakes = 0  #: closed at accept: too many of the client's handshakes had failed
         self.refused_middleware = 0  #: closed at accept: an `on_connect` said no
+        #: closed before their PROXY header was complete, by reason
+        self.proxy_protocol_failures = dict.fromkeys(ProxyHeaderFailure, 0)
+        #: closed while idle to make room, by what had run out
+        self.shed = {"total": 0, "files": 0, "memory": 0}
         # what a limit with `dry_run` would have refused
         self.dry_run_connections = 0
         self.dry_run_requests = 0
@@ -110,10 +118,13 @@ class Counters:
                 "concurrent": self.refused_concurrent,
                 "total": self.refused_total,
                 "handshakes": self.refused_handshakes,
+                "denied": self.refused_denied,
                 "middleware": self.refused_middleware,
             },
+            "connections_shed": dict(self.shed),
             "dry_run": {"connections": self.dry_run_connections, "requests": self.dry_run_requests},
             "accept_errors": self.accept_errors,
+            "proxy_protocol_failures": {str(why): count for why, count in self.proxy_protocol_failures.items()},
             "handshakes_full": self.handshakes_full,
             "handshakes_resumed": self.handshakes_resumed,
             "handshakes_failed": sum(self.handshakes_failed.values()),

@@ -135,6 +135,29 @@ class RunningProxy:
         assert loop is not None and proxy is not None, "start comes first"  # noqa: PT018
         return asyncio.run_coroutine_threadsafe(proxy.renew_certificates(), loop).result(PATIENCE)
 
+    def reload_access_lists(self) -> list[Fault]:
+        """`Proxy.reload_access_lists()`, on the proxy's loop."""
+        loop, proxy = self._loop, self._proxy
+        assert loop is not None and proxy is not None, "start comes first"  # noqa: PT018
+        return asyncio.run_coroutine_threadsafe(proxy.reload_access_lists(), loop).result(PATIENCE)
+
+    def deny(self, client: str, seconds: float) -> None:
+        """`Proxy.deny()`, on the proxy's loop."""
+        self._on_loop(lambda proxy: proxy.deny(client, seconds))
+
+    def pardon(self, client: str) -> bool:
+        """`Proxy.pardon()`, on the proxy's loop."""
+        return self._on_loop(lambda proxy: proxy.pardon(client))
+
+    def _on_loop(self, work: Callable[[Proxy], T]) -> T:
+        loop, proxy = self._loop, self._proxy
+        assert loop is not None and proxy is not None, "start comes first"  # noqa: PT018
+
+        async def run() -> T:
+            return work(proxy)
+
+        return asyncio.run_coroutine_threadsafe(run(), loop).result(PATIENCE)
+
     def wait_for(self, predicate: Callable[[RunningProxy], T], timeout: float = PATIENCE) -> T:
         """Until `predicate(proxy)` is true; returns what it returned. Blocks the calling thread.
 

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from iocproxy.config import Server, Timeouts
 from iocproxy.errors import ProxyError, Side, own_fault
+from iocproxy.exchange.ports import Asking
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.response import ResponseHeadParser
 from iocproxy.net.attach import attach
@@ -90,7 +91,7 @@ class UpstreamServer:
 
     # ── leasing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def idle(self) -> UpstreamConnection | None:
+    def idle(self, asking: Asking) -> UpstreamConnection | None:
         idle = self._idle
         while idle:
             connection = idle.pop()
@@ -99,15 +100,17 @@ class UpstreamServer:
                 return connection
         return None
 
-    async def connect(self) -> UpstreamConnection:
+    async def connect(self, asking: Asking) -> UpstreamConnection:
         """A new connection, or one that became idle while waiting for a place. Raises `ProxyError`."""
         waiting = ""  # for what, "" for the server itself
         try:
             async with asyncio.timeout(self._timeouts.connect):
                 while len(self._open) + self._connecting >= self._max_connections:
-                    connection = self.idle()  # one may have been given back since the exchange looked
+                    connection = self.idle(asking)  # one may have been given back since the exchange looked
                     if connection is not None:
                         return connection
+                    if self._make_place():
+                        break
                     waiting = "place"
                     await self._place()
                     waiting = ""
@@ -118,7 +121,7 @@ class UpstreamServer:
                     waiting = ""
                     sock = await open_socket(targets, self.name)
                     waiting = "handshake" if self._tls is not None else ""
-                    return await self._open_on(sock)
+                    return await self._open_on(sock, asking)
                 finally:
                     self._connecting -= 1
                     self._wake()
@@ -144,16 +147,23 @@ class UpstreamServer:
         finally:
             del error  # it holds this frame
 
-    async def _open_on(self, sock: socket.socket) -> UpstreamConnection:
+    async def _open_on(self, sock: socket.socket, asking: Asking) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         connection = UpstreamConnection(self, self._limits, self._parser, self._timeouts, self._wheel.timer)
         if self._tls is None:
             await attach(loop, sock, connection)
         else:
             await self._handshake(loop, sock, connection, self._tls)
+        link = connection.link
+        if link is None or link.is_closing():  # it has told us of that already, and would take its place for good
+            raise self._error("the server closed the connection at once", "connection_terminated")
         self._open.add(connection)
         self._counters.upstream_connects += 1
         return connection
+
+    def _make_place(self) -> bool:
+        """Whether an idle connection could be closed that is of no use to who is asking."""
+        return False
 
     async def _handshake(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connection: UpstreamConnection, tls: UpstreamTls

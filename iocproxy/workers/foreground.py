@@ -4,7 +4,8 @@
         │                                            └───────2nd signal: cut off──────────► stopped: 0
         └─ any signal: given up, nothing was in flight ───────────────────────────────────► stopped: 0
 
-SIGHUP renews the certificates, unless it means that the terminal has gone away that this was started on: that stops it.
+SIGHUP renews the certificates and reloads the access lists, unless it means that the terminal has gone away that this
+was started on: that stops it.
 A failure in any state is logged and gives 1. A configuration that cannot be used is the caller's to tell.
 """
 
@@ -148,6 +149,7 @@ class _Foreground:
     async def _renew(self, proxy: Proxy) -> None:
         with contextlib.suppress(RuntimeError):  # it is stopping
             await proxy.renew_certificates()
+            await proxy.reload_access_lists()
 
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """What asyncio has nobody to give to: for the log, like everything else."""

@@ -174,7 +174,9 @@ def test_the_signal_to_rotate_does_no_harm_where_there_is_no_file(command, iocpr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP")
-def test_a_signal_renews_the_certificates(command, config_file, iocproxy_origin, iocproxy_certificates, tmp_path):
+def test_a_signal_renews_the_certificates_and_access_lists(
+    command, config_file, iocproxy_origin, iocproxy_certificates, tmp_path
+):
     cert, key = tmp_path / "site.pem", tmp_path / "site.key"
 
     def put(pair):
@@ -186,8 +188,10 @@ def test_a_signal_renews_the_certificates(command, config_file, iocproxy_origin,
             return client.tls.getpeercert()["serialNumber"]
 
     put(iocproxy_certificates.issue("localhost"))
+    (tmp_path / "blocked.txt").write_text("192.0.2.0/24\n")
     text = f"""
         server.certificate_check = false
+        limits.access = {{ deny_files = ["blocked.txt"], check = false }}
         [[listeners]]
         bind = "127.0.0.1:0"
         tls.certificates = [{{ cert = "site.pem", key = "site.key" }}]
@@ -204,8 +208,10 @@ def test_a_signal_renews_the_certificates(command, config_file, iocproxy_origin,
         assert client.request("GET", "/").status == 200
     assert serial() != before
     cert.write_text("broken")
+    (tmp_path / "blocked.txt").write_text("192.0.2.0/24\n198.51.100.0/24\n")
     proxy.signal(signal.SIGHUP)
     proxy.wait_for(r"certificate_not_renewed .*site\.pem holds no PEM certificate")
+    proxy.wait_for(r"access_list_reloaded .*blocked\.txt networks=2")
     proxy.signal(signal.SIGTERM)
     code, said, wrong = proxy.finish()
     assert (code, wrong) == (0, "")

@@ -84,6 +84,104 @@ access_file = "access.log"
     assert not (file.parent / "access.log").exists()
 
 
+def test_check_says_the_limits_per_request_in_words(run, config_file):
+    file = config_file("""
+listeners = [{ bind = "127.0.0.1:1" }]
+upstreams.app.servers = ["http://127.0.0.1:3"]
+[limits.requests]
+rate = ["20/1s", "600/1m"]
+concurrent = 50
+ratelimit_fields = true
+[[limits.rules]]
+name = "writes"
+methods = ["POST", "PUT"]
+rate = "60/1m"
+key = ["header:X-Api-Key", "path:1"]
+missing = "skip"
+status = 503
+[[limits.rules]]
+name = "all"
+concurrent = 900
+key = "everyone"
+dry_run = true
+[[routes]]
+path = "/search"
+upstream = "app"
+limits.cost = 5
+[[routes.limits.rules]]
+name = "searches"
+rate = "30/1m"
+key = "cookie:sid"
+missing = "refuse"
+""")
+    code, said, wrong = run("check", "--config", file)
+    assert (code, wrong) == (0, "")
+    for line in (
+        "  any host /search  -> app   each request counts for 5\n",
+        "                    searches: 30 requests in any 60s for each cookie:sid, 403 without\n",
+        "  requests     20 requests in any 1s and 600 requests in any 60s and 50 requests under way a client, ",
+        " under way a client, RateLimit fields\n",
+        "  writes       60 POST and PUT in any 60s for each header:x-api-key + path:1, answered with 503, ",
+        ", answered with 503, uncounted without\n",
+        "  all          900 requests under way of all clients together (dry run: only counted)\n",
+    ):
+        assert line in said, said
+
+
+def test_check_shows_access_lists_and_penalties(run, config_file):
+    file = config_file("""
+[[listeners]]
+bind = "127.0.0.1:1"
+[upstreams.app]
+servers = ["http://127.0.0.1:3"]
+[limits.access]
+allow = ["10.0.0.0/8"]
+deny_files = ["blocked.txt", "more.txt"]
+dry_run = true
+[[limits.penalties]]
+name = "guessing"
+statuses = [401, "5xx"]
+rate = ["20/1m", "100/1h"]
+deny = "10m"
+dry_run = true
+""")
+    (file.parent / "blocked.txt").write_text("192.0.2.1 # one\n192.0.2.0/24\n")
+    (file.parent / "more.txt").write_text("2001:db8::/32\n")
+    code, said, wrong = run("check", "--config", file)
+    assert (code, wrong) == (0, "")
+    for line in (
+        "  access       1 network allowed, 3 networks denied, all others are refused (dry run: only counted)\n",
+        f"               denied: {file.parent / 'blocked.txt'}, 2 networks\n",
+        f"               denied: {file.parent / 'more.txt'}, 1 network\n",
+        (
+            "  guessing     denied for 10m after 20 answers of 401, 5xx in any 60s and 100 answers of 401, 5xx in any "
+            "1h a client (dry run: only counted)\n"
+        ),
+    ):
+        assert line in said
+    (file.parent / "more.txt").write_text("# fine\n10.0.0.1/8\n")
+    code, said, wrong = run("check", "--config", file)
+    assert (code, said) == (2, "")
+    assert f'{file}:8: limits.access.deny_files[1]: {file.parent / "more.txt"}:2: "10.0.0.1/8"; bits set' in wrong
+
+
+def test_check_looks_at_access_files_beside_other_faults(run, config_file):
+    file = config_file("""
+[[listeners]]
+bind = "nowhere"
+[upstreams.app]
+servers = ["http://127.0.0.1:3"]
+[limits.access]
+deny_files = ["blocked.txt"]
+check = 1
+dry_run = "no"
+""")
+    (file.parent / "blocked.txt").write_text("nonsense\n")
+    code, _, wrong = run("check", "--config", file)
+    assert code == 2
+    assert [line.removeprefix(f"{file}:").partition(": ")[0] for line in wrong.splitlines()] == ["3", "7", "9"]
+
+
 def test_check_binds_nothing(run, config_file):
     """The address is nobody's on this machine (RFC 5737); serving it would fail."""
     file = config_file('[[listeners]]\nbind = "192.0.2.1:80"\n[upstreams.a]\nservers = ["http://127.0.0.1:1"]\n')

@@ -219,8 +219,8 @@ options = "x"
             '15: limits.exempt: "127.0.0.0/8"; must be an array',
             "16: limits.ipv4_prefix: 33; must be a whole number from 1 to 32",
             (
-                '18: limits.connections.rate: true; must be a rate "COUNT/DURATION", such as "300/10s", or false for '
-                "none"
+                '18: limits.connections.rate: true; must be a rate "COUNT/DURATION", such as "300/10s", an array of '
+                "them, or false for none"
             ),
             "19: limits.connections.concurrent: 0; must be a whole number from 1 to 1000000, or false for none",
             '20: limits.connections.dry_run: "yes"; must be true or false',
@@ -364,11 +364,11 @@ limits.connections.rate = "1/1s"
             '12: routes[2].path: "v1?x"; it must start with "/"; must be a path prefix, such as "/api/"',
             '14: routes[3]: "example.com /a"; the same host and path as routes[1]; each pair may stand once',
             (
-                '18: routes[3].limits.requests.rate: missing; must be a rate "COUNT/DURATION", such as "300/10s", or '
-                "false for none"
+                '18: routes[3].limits.requests.rate: missing; must be a rate "COUNT/DURATION", such as "300/10s", an '
+                "array of them, or false for none"
             ),
             '19: routes[4]: "any host /"; the same host and path as routes[0]; each pair may stand once',
-            "21: routes[4].limits.connections: unknown key; allowed: requests",
+            "21: routes[4].limits.connections: unknown key; allowed: cost, requests, rules, bandwidth",
         ],
     ),
     "forwarding": (
@@ -588,11 +588,8 @@ sha1 = "X-Sha1"
         """
 [server]
 workers = "auto"
-[limits]
-storage = "redis://:secret@127.0.0.1:6379/0"
 [[listeners]]
 bind = "127.0.0.1:0"
-proxy_protocol = true
 [listeners.tls]
 certificates = [{ cert = "a", key = "b" }]
 [upstreams.app]
@@ -605,11 +602,32 @@ bind = "127.0.0.1:9900"
 """,
         [
             '3: server.workers: "auto"; `workers` other than 1 is not available yet',
-            '5: limits.storage: "redis://…@127.0.0.1:6379/0"; `storage` other than "memory" is not available yet',
-            "8: listeners[0].proxy_protocol: true; `proxy_protocol = true` is not available yet",
-            '13: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
-            "14: upstreams.app.health: a table; `health` is not available yet",
-            "16: admin: a table; `[admin]` is not available yet",
+            '10: upstreams.app.balance: "least_requests"; `balance` other than "round_robin" is not available yet',
+            "11: upstreams.app.health: a table; `health` is not available yet",
+            "13: admin: a table; `[admin]` is not available yet",
+        ],
+    ),
+    "the PROXY protocol": (
+        """
+[server]
+trusted_proxies = []
+[[listeners]]
+bind = "127.0.0.1:0"
+proxy_protocol = true
+[[listeners]]
+bind = "127.0.0.1:0"
+proxy_protocol = "v2"
+[upstreams.app]
+servers = ["http://app"]
+proxy_protocol = true
+""",
+        [
+            (
+                "6: listeners[0].proxy_protocol: `proxy_protocol = true` without trusted proxies; "
+                "server.trusted_proxies must name the proxies whose headers are believed"
+            ),
+            '9: listeners[1].proxy_protocol: "v2"; must be true or false',
+            '12: upstreams.app.proxy_protocol: true; must be "v1" or "v2", or false for none',
         ],
     ),
     "wrong before it is not available": (

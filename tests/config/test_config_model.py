@@ -20,9 +20,12 @@ from iocproxy.config import (
     Config,
     Errors,
     Http,
+    Key,
+    KeyPart,
     Limits,
     Listener,
     Rate,
+    Rates,
     RequestLimits,
     Route,
     Server,
@@ -109,7 +112,7 @@ errors.pages = { 4xx = "api.json" }
 host = "*.example.com"
 upstream = "app"
 upstream_host = "Internal.example.com:8080"
-limits.requests = { rate = false, dry_run = true }
+limits.requests = { rate = "5/1m", dry_run = true }
 [upstreams.app]
 servers = ["http://app"]
 [upstreams.api]
@@ -164,9 +167,23 @@ def test_the_least_configuration_has_the_documented_defaults() -> None:
         "min_body_grace": 5.0,
         "trace": False,
     }
-    connections = {"rate": Rate(60, 10.0), "concurrent": 100, "total": 10_000, "dry_run": False}
-    assert vars(config.limits.connections) == connections
-    assert vars(config.limits.requests) == {"rate": Rate(300, 10.0), "dry_run": False}
+    assert vars(config.limits.connections) == {
+        "rate": Rates([Rate(60, 10.0)]),
+        "concurrent": 100,
+        "total": 10_000,
+        "shed": True,
+        "free_memory": 64 * 1024**2,
+        "dry_run": False,
+    }
+    assert vars(config.limits.requests) == {
+        "rate": Rates([Rate(300, 10.0)]),
+        "concurrent": None,
+        "key": Key([KeyPart("address")]),
+        "missing": "address",
+        "status": 429,
+        "ratelimit_fields": False,
+        "dry_run": False,
+    }
     assert config.limits.exempt == ()
     assert (config.limits.ipv4_prefix, config.limits.ipv6_prefix, config.limits.max_clients) == (32, 64, 100_000)
     assert vars(config.logging) == {"level": "info", "format": "console", "access": True, "access_file": None}
@@ -208,7 +225,7 @@ def test_every_available_setting(tmp_path: Path) -> None:
     assert [listener.bind for listener in config.listeners] == [Bind("::", 8443), Bind("localhost", 0)]
     connections = config.limits.connections
     assert (connections.rate, connections.concurrent, connections.total, connections.dry_run) == (
-        None,
+        (),
         None,
         None,
         True,
@@ -218,12 +235,12 @@ def test_every_available_setting(tmp_path: Path) -> None:
     first, second = config.effective_routes
     assert (first.host, first.path, first.upstream) == ("api.example.com", "/v1/", "api")
     assert first.limits.requests is not None
-    assert (first.limits.requests.rate, first.limits.requests.dry_run) == (Rate(20, 1.0), False)
+    assert (first.limits.requests.rate, first.limits.requests.dry_run) == ((Rate(20, 1.0),), False)
     assert (first.upstream_host, first.errors.pages) == ("server", {"4xx": tmp_path / "api.json"})
     assert (second.upstream_host, second.errors.pages) == ("internal.example.com:8080", {})
     assert (second.host, second.path) == ("*.example.com", "/")
     assert second.limits.requests is not None
-    assert (second.limits.requests.rate, second.limits.requests.dry_run) == (None, True)
+    assert (second.limits.requests.rate, second.limits.requests.dry_run) == ((Rate(5, 60.0),), True)
     assert list(config.upstreams) == ["app", "api"]
     api = config.upstreams["api"]
     assert api.servers == (Server("http", "10.0.0.5", 9000, 1), Server("https", "::1", 443, 2))
@@ -264,7 +281,7 @@ def test_instances_and_values_from_python() -> None:
     assert config.upstreams["app"].servers == (Server("https", "app", 443, 3), Server("http", "other", 80, 1))
     assert (config.timeouts.connect, config.timeouts.keep_alive, config.timeouts.tls_handshake) == (0.25, 120.0, 1.0)
     assert config.limits.exempt == (ipaddress.ip_network("127.0.0.1/32"),)
-    assert config.limits.connections.rate == Rate(5, 1.0)
+    assert config.limits.connections.rate == (Rate(5, 1.0),)
     assert config.limits.connections.total is None
     assert config.routes[0].path == "/x"
 

@@ -53,8 +53,6 @@ def test_what_is_not_available_is_marked_in_page_and_schema() -> None:
     marked = {(section.__name__, name) for section, name, field in FIELDS if not_yet(field)}
     assert marked == {
         ("ServerSettings", "workers"),
-        ("Listener", "proxy_protocol"),
-        ("Limits", "storage"),
         ("Upstream", "balance"),
         ("Upstream", "health"),
         ("Config", "admin"),

@@ -8,30 +8,15 @@ from html.parser import HTMLParser
 import pytest
 
 from iocproxy.errors import ProxyError, Side
-from iocproxy.exchange.answers import error_body, error_fields, prefers_json
+from iocproxy.exchange.answers import error_body, error_fields
+from iocproxy.exchange.negotiation import Form
 
-OWN = [400, 404, 405, 408, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505]
-
-
-@pytest.mark.parametrize(
-    ("accept", "wanted"),
-    [
-        (b"", False),
-        (b"*/*", False),
-        (b"text/html,application/xhtml+xml", False),
-        (b"application/json", True),
-        (b"Application/JSON; q=0.9", True),
-        (b"application/problem+json", True),
-        (b"application/json, text/html", False),
-    ],
-)
-def test_people_get_html_and_programs_that_ask_for_it_json(accept: bytes, wanted: bool) -> None:
-    assert prefers_json(accept) is wanted
+OWN = [400, 403, 404, 405, 408, 414, 417, 421, 429, 431, 500, 501, 502, 503, 504, 505]
 
 
 @pytest.mark.parametrize("status", OWN)
 def test_each_page_is_small_and_says_something(status: int) -> None:
-    kind, page = error_body(status, as_json=False)
+    kind, page = error_body(status, Form.HTML)
     assert kind == b"text/html; charset=utf-8"
     assert len(page) < 512
     assert str(status).encode() in page
@@ -44,11 +29,22 @@ def test_each_page_is_small_and_says_something(status: int) -> None:
 
 @pytest.mark.parametrize("status", [*OWN, 418, 599])
 def test_the_same_as_json(status: int) -> None:
-    kind, body = error_body(status, as_json=True)
+    kind, body = error_body(status, Form.JSON)
     said = json.loads(body)
     assert kind == b"application/json"
     assert said["status"] == status
     assert set(said) == {"status", "error", "message"}
+    assert all(said.values())
+
+
+@pytest.mark.parametrize("status", [*OWN, 418, 599])
+def test_the_same_as_problem_details(status: int) -> None:
+    """RFC 9457 section 3.1."""
+    kind, body = error_body(status, Form.PROBLEM)
+    said = json.loads(body)
+    assert kind == b"application/problem+json"
+    assert (said["type"], said["status"]) == ("about:blank", status)
+    assert set(said) == {"type", "status", "title", "detail"}
     assert all(said.values())
 
 
@@ -59,7 +55,7 @@ def _error(status: int, proxy_status: str) -> ProxyError:
 
 
 def test_proxy_status_names_the_error_and_no_server() -> None:
-    fields = dict(error_fields(_error(502, "connection_refused"), b"text/html"))
+    fields = dict(error_fields(502, "connection_refused", b"text/html"))
     assert fields[b"Proxy-Status"] == b"iocproxy; error=connection_refused"
     assert fields[b"Cache-Control"] == b"no-store"
     assert fields[b"Content-Type"] == b"text/html"
@@ -67,8 +63,8 @@ def test_proxy_status_names_the_error_and_no_server() -> None:
 
 
 def test_no_proxy_status_where_none_fits() -> None:
-    assert b"Proxy-Status" not in dict(error_fields(_error(400, ""), b"text/html"))
+    assert b"Proxy-Status" not in dict(error_fields(400, "", b"text/html"))
 
 
 def test_405_says_what_is_allowed() -> None:
-    assert b"GET" in dict(error_fields(_error(405, ""), b"text/html"))[b"Allow"]
+    assert b"GET" in dict(error_fields(405, "", b"text/html"))[b"Allow"]

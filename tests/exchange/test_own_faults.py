@@ -104,7 +104,7 @@ async def test_a_response_that_waited_for_a_middleware_goes_on_only_if_the_clien
 
     for blocked in (False, True):
         lease = Lease()
-        server = SimpleNamespace(name="s", authority=b"s", idle=lambda lease=lease: lease)
+        server = SimpleNamespace(name="s", authority=b"s", idle=lambda _, lease=lease: lease)
         goal = Goal(SimpleNamespace(name="a", pick=lambda tried, server=server: server), RULES)  # type: ignore[arg-type]
         working = service(SimpleNamespace(find=lambda *_, goal=goal: Route("/", "", "/", goal)), Slow())
         side = Side(working)

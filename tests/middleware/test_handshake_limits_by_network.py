@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iocproxy.limits import ClientKeys, NetworkSet, WindowLimit
+from iocproxy.limits import ClientKeys, NetworkSet, Windows
 from iocproxy.message import Client
 from iocproxy.middleware.handshake_limits import HandshakeLimits
 
@@ -27,18 +27,18 @@ def client(address: str) -> Client:
 def test_a_64_of_ipv6_is_one_client(address: str, refused: bool) -> None:
     said: list[Client] = []
     limits = HandshakeLimits(
-        WindowLimit(2, 60.0, max_clients=8), NetworkSet(), lambda: 1.0, dry_run=False, would_refuse=said.append
+        Windows([(2, 60.0)], max_clients=8), NetworkSet(), lambda: 1.0, dry_run=False, refused=said.append
     )
     limits.failed(client("2001:db8::1"))
     assert not limits.refuses(client(address))
     limits.failed(client("2001:db8::2"))
     assert limits.refuses(client(address)) is refused
-    assert not said
+    assert [refusal.address for refusal in said] == [address] * refused
 
 
 def test_a_flood_of_addresses_does_not_wash_out_who_is_over_the_limit() -> None:
     limits = HandshakeLimits(
-        WindowLimit(1, 60.0, max_clients=4), NetworkSet(), lambda: 1.0, dry_run=False, would_refuse=lambda _: None
+        Windows([(1, 60.0)], max_clients=4), NetworkSet(), lambda: 1.0, dry_run=False, refused=lambda _: None
     )
     for number in range(4):
         limits.failed(client(f"192.0.2.{number}"))

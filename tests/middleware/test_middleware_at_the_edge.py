@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from iocproxy.http1.errors import bad_request_body
 from iocproxy.testing import Certificates, Origin, ProxyFactory, RawClient
 
 SOURCE = """
@@ -69,3 +70,30 @@ def test_the_listeners_hsts_has_the_last_word(
                     assert response.status == 200
                     assert response.header("strict-transport-security") == field  # several would raise
             assert client.request("GET", "/mine").header("a") == "b"
+
+
+def test_one_that_is_over_before_it_begins_leaves_nothing_behind(
+    iocproxy: ProxyFactory, iocproxy_origin: Origin, module: Callable[[str], str]
+) -> None:
+    """What ends the request comes between the call of an asynchronous hook and the first step of its task."""
+    name = module(
+        "import asyncio, gc\nended = []\nclass Mine:\n"
+        "    def on_request(self, request):\n"
+        "        asyncio.get_running_loop().call_soon(end)\n"
+        "        return self.later()\n"
+        "    async def later(self): raise AssertionError('it ran')\n"
+        "    def on_complete(self, record): ended.append(gc.collect())\n"
+    )
+    proxy = iocproxy(upstream=iocproxy_origin, middleware=[{"use": f"{name}:Mine"}])
+
+    def end() -> None:
+        (connection,) = proxy._proxy._assembly.admission._open
+        connection._exchange.client_failed(bad_request_body("too late", 408))
+
+    __import__(name).end = end
+    with RawClient(proxy.address) as client:
+        assert client.request("GET", "/").status == 408
+    assert proxy.wait_for_records(1)[0].status == 408
+    assert __import__(name).ended
+    assert proxy.stats()["requests_open"] == 0
+    assert proxy.events("middleware_failed") == []

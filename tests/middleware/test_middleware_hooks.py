@@ -591,6 +591,7 @@ def test_a_refused_client_gives_its_place_in_the_limits_back(run: Run) -> None:
         "concurrent": 0,
         "total": 0,
         "handshakes": 0,
+        "denied": 0,
         "middleware": 3,
     }
 

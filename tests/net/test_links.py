@@ -441,3 +441,113 @@ async def test_attach_waits_for_nothing_but_a_proactor(pair):
         await inner.until("lost")
     assert await loop.sock_recv(client, 1) == b""
     await spin()
+
+
+class First(Inner):
+    """Takes the first three octets and hands the connection over, at once or when told to."""
+
+    def __init__(self, following, *, at_once=True):
+        super().__init__()
+        self.following = following
+        self.at_once = at_once
+        self.rest = b""
+
+    def data_received(self, data):
+        super().data_received(data)
+        if len(self.received) >= 3:
+            self.rest = bytes(self.received[3:])
+            self.link.pause_reading()
+            if self.at_once:
+                self.hand_over()
+
+    def hand_over(self):
+        self.link.hand_over(self.following, self.rest)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_connection_is_handed_over_with_what_was_read_already(link, at_once):
+    following = Inner(keep_open=False)
+    first = First(following, at_once=at_once)
+    client = await link(first)
+    client.send(b"one and")
+    await first.until("data")
+    client.send(b" two")
+    client.shutdown(socket.SHUT_WR)
+    if not at_once:
+        await spin(50)
+        assert following.calls == []
+        first.hand_over()
+    await following.until("lost")
+    assert following.link is first.link
+    assert following.received == b" and two"
+    assert following.calls[-2:] == ["eof", "lost"]
+    assert first.calls == ["data"]
+
+
+async def test_a_connection_is_handed_over_with_nothing_behind_it(link):
+    following = Inner()
+    client = await link(First(following))
+    client.send(b"one")
+    while following.link is None:
+        await spin(1)
+    await spin()
+    assert following.calls == []
+    client.send(b"two")
+    await following.until("data")
+    following.link.write(b"an answer")
+    assert await asyncio.get_running_loop().sock_recv(client, 100) == b"an answer"
+    following.link.abort()
+    await following.until("lost")
+
+
+async def test_who_takes_over_may_pause_at_what_came_along(link):
+    class Pausing(Inner):
+        def data_received(self, data):
+            super().data_received(data)
+            self.link.pause_reading()
+
+    following = Pausing()
+    client = await link(First(following))
+    client.send(b"one and")
+    await following.until("data")
+    client.send(b" two")
+    await spin(50)
+    assert following.received == b" and"
+    following.link.resume_reading()
+    while following.received != b" and two":
+        await spin(1)
+    following.link.abort()
+    await following.until("lost")
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_who_takes_over_may_close_at_once(link, how):
+    class Closing(Inner):
+        def connection_made(self, link):
+            super().connection_made(link)
+            getattr(link, how)()
+
+    following = Closing()
+    client = await link(First(following))
+    client.send(b"one and two")
+    await following.until("lost")
+    assert following.received == b""
+
+
+@pytest.mark.parametrize("where", ["connection_made", "data_received"])
+async def test_who_takes_over_and_raises_ends_the_connection(link, where, reported):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    following = Inner()
+    setattr(following, where, fail)
+    first = First(following, at_once=False)
+    client = await link(first)
+    client.send(b"one and two")
+    await first.until("data")
+    first.hand_over()
+    await following.until("lost")
+    (context,) = reported
+    assert isinstance(context["exception"], ZeroDivisionError)
+    assert first.calls == ["data"]

@@ -1,5 +1,6 @@
 import asyncio
 import gc
+import inspect
 
 import pytest
 
@@ -96,3 +97,17 @@ async def test_cancelling_close_is_not_swallowed(log):
     end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_what_a_task_would_have_awaited_is_closed_when_it_never_began(tasks):
+    async def inner():
+        raise AssertionError("it ran")
+
+    async def outer(waiting):
+        await waiting
+
+    waiting = inner()
+    task = tasks.spawn(outer(waiting), name="outer", of=waiting)
+    task.cancel()
+    await asyncio.wait([task])
+    assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED

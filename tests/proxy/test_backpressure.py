@@ -19,8 +19,30 @@ from iocproxy.testing.patience import PATIENCE
 SIZE = 100_000_000
 BLOCK = bytes(range(250)) * 400  # 100,000 octets
 DIGEST = hashlib.sha256(BLOCK * (SIZE // len(BLOCK))).hexdigest()
-#: Two sockets' buffers on each side and the proxy's own bounded ones; what Linux gives a loopback socket is most of it.
-BOUND = 24 * 1024 * 1024
+
+
+def _kernel() -> int:
+    """What the sockets of the proxy may hold at most, in octets: Linux lets them grow as long as they are read from."""
+    grown = 0
+    for kind, usual in (("rmem", 6 * 1024 * 1024), ("wmem", 4 * 1024 * 1024)):
+        try:
+            grown += int(Path(f"/proc/sys/net/ipv4/tcp_{kind}").read_text(encoding="ascii").split()[2])
+        except OSError:
+            grown += usual
+    return grown
+
+
+#: What one side is taken from it while the other does not read: the sockets of the proxy and what it holds itself.
+#: The sockets of the tests do not grow (`small`).
+BOUND = _kernel() + 8 * 1024 * 1024
+
+
+def small(sock: socket.socket) -> socket.socket:
+    """Keep its buffers from growing (socket(7): who sets the size switches that off)."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 262_144)
+    return sock
+
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +61,7 @@ class Flood:
 
     def __call__(self, exchange: Exchange) -> None:
         exchange.send_head(200, [("Content-Length", str(SIZE))])
-        exchange.stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)
+        small(exchange.stream.sock)
         exchange.stream.timeout = 10 * PATIENCE
         while self.taken < SIZE:
             exchange.send(BLOCK)
@@ -66,6 +88,7 @@ def test_a_client_that_does_not_read_stops_the_origin(
     proxy = iocproxy(upstream=origin, tls=tls, timeouts={"response_write": "10m", "upstream_body": "10m"})
     address = proxy.tls_address if tls else proxy.address
     with RawClient(address, tls=iocproxy_certificates if tls else None) as client:
+        small(client.sock)
         client.send(b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n")
         head, _ = client.read_head()
         taken = settled(lambda: flood.taken)
@@ -90,6 +113,7 @@ def test_a_pipeline_waits_for_a_client_that_does_not_read(
     proxy = iocproxy(upstream=origin, tls=tls, timeouts={"response_write": "10m", "upstream_body": "10m"})
     address = proxy.tls_address if tls else proxy.address
     with RawClient(address, tls=iocproxy_certificates if tls else None, timeout=10 * PATIENCE) as client:
+        small(client.sock)
         first = b"GET /bytes/200000 HTTP/1.1\r\nHost: a\r\n\r\n" * 160  # 32 MB, more than all the sockets hold
         client.send(first + b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n")
         client.half_close() if not tls else None
@@ -134,6 +158,7 @@ def test_an_origin_that_does_not_read_stops_the_client(iocproxy: ProxyFactory, o
     digest = hashlib.sha256()
 
     def late(exchange: Exchange) -> None:
+        small(exchange.stream.sock)
         exchange.stream.timeout = 10 * PATIENCE
         go.wait(10 * PATIENCE)
         for data in exchange.iter_body():
@@ -144,6 +169,7 @@ def test_an_origin_that_does_not_read_stops_the_client(iocproxy: ProxyFactory, o
     proxy = iocproxy(upstream=origin, timeouts={"request_body": "10m", "upstream_response": "10m"})
     sent = 0
     with RawClient(proxy.address, timeout=10 * PATIENCE) as client:
+        small(client.sock)
         framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % SIZE
         client.send(b"POST /late HTTP/1.1\r\nHost: a\r\n" + framing + b"\r\n\r\n")
         piece = b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK) if chunked else BLOCK
@@ -231,7 +257,7 @@ def test_a_tunnel_is_coupled_too(iocproxy: ProxyFactory, origin: Origin) -> None
 
     def switch(exchange: Exchange) -> None:
         exchange.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
-        exchange.stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 262_144)
+        small(exchange.stream.sock)
         exchange.stream.timeout = 10 * PATIENCE
         while flood.taken < SIZE:
             exchange.send(BLOCK)
@@ -241,6 +267,7 @@ def test_a_tunnel_is_coupled_too(iocproxy: ProxyFactory, origin: Origin) -> None
     origin.on("GET", "/tunnel", switch)
     proxy = iocproxy(upstream=origin, timeouts={"response_write": "10m"})
     with RawClient(proxy.address, timeout=10 * PATIENCE) as client:
+        small(client.sock)
         client.send(b"GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: flood\r\n\r\n")
         assert client.read_head()[0].status == 101
         assert 0 < settled(lambda: flood.taken) < BOUND

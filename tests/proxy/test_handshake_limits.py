@@ -167,10 +167,8 @@ def test_dry_run_only_says_so(iocproxy: ProxyFactory, iocproxy_origin: Origin) -
         garbage(proxy)
         proxy.wait_for(failed(number + 1))
     assert proxy.stats()["dry_run"]["connections"] == 2
-    said = proxy.events("connection_would_be_refused")
-    assert [(event["client"], event["reason"], event["dry_run"]) for event in said] == [
-        ("127.0.0.1", "handshakes", True)
-    ] * 2
+    said = proxy.events("limit_would_refuse")
+    assert [(event["client"], event["limit"]) for event in said] == [("127.0.0.1", "handshakes")]
     assert _refusals(proxy) == 0
 
 

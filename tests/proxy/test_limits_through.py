@@ -83,7 +83,14 @@ def test_the_window_at_accept(iocproxy: ProxyFactory, origin: Origin, iocproxy_c
         pass
     assert refused(proxy.address)
     stats = proxy.stats()
-    assert stats["connections_refused"] == {"rate": 4, "concurrent": 0, "total": 0, "handshakes": 0, "middleware": 0}
+    assert stats["connections_refused"] == {
+        "rate": 4,
+        "concurrent": 0,
+        "total": 0,
+        "handshakes": 0,
+        "denied": 0,
+        "middleware": 0,
+    }
     assert stats["connections_accepted"] == 5
     said = proxy.events("connection_refused")
     assert [(event["level"], event["client"], event["reason"]) for event in said] == [
@@ -121,7 +128,7 @@ def test_so_many_at_once_for_each_client(iocproxy: ProxyFactory, origin: Origin)
 
 
 def test_so_many_at_once_in_all(iocproxy: ProxyFactory, origin: Origin) -> None:
-    proxy = iocproxy(upstream=origin, limits={"connections": {"total": 2}})
+    proxy = iocproxy(upstream=origin, limits={"connections": {"total": 2, "shed": False}})
     with served(proxy), served(proxy, "127.0.0.2") as second:
         assert refused(proxy.address, "127.0.0.3")
         assert refused(proxy.address)
@@ -212,10 +219,20 @@ def test_dry_run_at_accept_lets_everybody_in_and_says_so(
     proxy = iocproxy(upstream=origin, clock=iocproxy_clock, limits=limits)
     with served(proxy), served(proxy), served(proxy), served(proxy):
         pass
-    said = proxy.events("connection_would_be_refused")
-    assert [(event["level"], event["reason"], event["dry_run"]) for event in said] == [("info", "rate", True)] * 3
+    said = proxy.events("limit_would_refuse")
+    assert [(event["level"], event["limit"], event["client"]) for event in said] == [
+        ("info", "connections rate", "127.0.0.1")
+    ]
+    assert proxy.stats()["limits"]["connections rate"] == {"scope": "connections", "refused": 0, "would_refuse": 3}
     stats = proxy.stats()
-    assert stats["connections_refused"] == {"rate": 0, "concurrent": 0, "total": 0, "handshakes": 0, "middleware": 0}
+    assert stats["connections_refused"] == {
+        "rate": 0,
+        "concurrent": 0,
+        "total": 0,
+        "handshakes": 0,
+        "denied": 0,
+        "middleware": 0,
+    }
     assert stats["dry_run"] == {"connections": 3, "requests": 0}
     proxy.wait_for(open_connections(0))
 
@@ -318,7 +335,12 @@ def test_a_route_has_its_own_window(iocproxy: ProxyFactory, origin: Origin, iocp
         iocproxy_clock.advance(10.5)
         assert statuses("/status/201", 2) == [201, 429]
     assert {record.route for record in proxy.wait_for_records(13)} == {"/", "/status/201", "/status/202"}
-    assert {event["route"] for event in proxy.events("request_limited")} == {"/", "/status/201"}
+    said = proxy.events("limit_refused")
+    assert [(event["limit"], event["route"]) for event in said] == [
+        ("requests /status/201", "/status/201"),
+        ("requests", "/"),
+        ("requests /status/201", "/status/201"),
+    ]
 
 
 def test_dry_run_per_request_answers_everybody_and_says_so(
@@ -327,9 +349,9 @@ def test_dry_run_per_request_answers_everybody_and_says_so(
     proxy = iocproxy(upstream=origin, clock=iocproxy_clock, limits={"requests": {"rate": "1/10s", "dry_run": True}})
     with RawClient(proxy.address) as client:
         assert [client.request("GET", "/status/204").status for _ in range(3)] == [204] * 3
-    said = [event for event in proxy.log if event.get("dry_run")]
-    assert len(said) == 2
-    assert {event["level"] for event in said} == {"info"}  # as at accept: at debug nobody would see what it is for
+    said = proxy.events("limit_would_refuse")
+    assert [(event["level"], event["limit"]) for event in said] == [("info", "requests")]
+    assert proxy.stats()["limits"]["requests"] == {"scope": "requests", "refused": 0, "would_refuse": 2}
     stats = proxy.stats()
     assert stats["requests_limited"] == 0
     assert stats["dry_run"] == {"connections": 0, "requests": 2}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,12 +15,16 @@ from iocproxy.clock import ManualClock
 from iocproxy.config.redis_url import RedisUrl, read_storage
 from iocproxy.limits import Windows
 from iocproxy.middleware import shared_windows
+from iocproxy.middleware.rate_storage import Answer, Left, Question, Unavailable
 from iocproxy.middleware.redis_link import StorageError
-from iocproxy.middleware.shared_windows import UNAVAILABLE, Asked, SharedWindows
+from iocproxy.middleware.shared_windows import SharedWindows
 from iocproxy.net.tasks import Tasks
 from iocproxy.testing.patience import PATIENCE
 
 Start = Callable[..., Any]
+
+#: No wait is below 0.
+UNAVAILABLE = -1.0
 
 
 class Heard:
@@ -71,19 +76,24 @@ async def start(heard: Heard) -> AsyncIterator[Start]:
     assert not heard.named("task_died")
 
 
-async def ask(shared: SharedWindows, *asked: Asked) -> float:
-    said = shared.ask(asked)
-    return said if isinstance(said, float) else await said
+async def ask(shared: SharedWindows, *questions: Question) -> float:
+    """The longest wait, `UNAVAILABLE` for `Unavailable`."""
+    try:
+        said = shared.ask(questions)
+        answers = await said if isinstance(said, Awaitable) else said
+    except Unavailable:
+        return UNAVAILABLE
+    return max(answer.wait for answer in answers)
 
 
 async def until(condition: Callable[[], Any]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of several objects, some of them in another process
             await asyncio.sleep(0.005)
 
 
-def minute(limit: int, name: str = "limit", key: bytes = b"client", cost: int = 1) -> Asked:
-    return Asked(name, Windows([(limit, 60.0)]), key, cost)
+def minute(limit: int, name: str = "limit", key: bytes = b"client", cost: int = 1, **flags: bool) -> Question:
+    return Question(name, Windows([(limit, 60.0)]), key, cost, flags.get("binding", True), flags.get("tell", False))
 
 
 async def test_what_is_asked_at_once_goes_out_as_one(start: Start, redis_server: Any) -> None:
@@ -111,7 +121,7 @@ async def test_what_this_proxy_knows_is_not_asked(start: Start, redis_server: An
     mine = minute(2)
     assert [await ask(shared, mine) for _ in range(2)] == [0.0, 0.0]
     clock.advance(5)
-    assert shared.ask([mine]) == 55.0  # no awaitable
+    assert shared.ask([mine]) == [Answer(55.0)]  # no awaitable
     assert shared.stats()["refused_locally"] == 1
     assert shared.stats()["round_trips"] == 2
     clock.advance(55)
@@ -136,7 +146,7 @@ async def test_several_limits_count_all_or_none(start: Start, redis_server: Any)
     dear, cheap = minute(10, "dear", cost=4), minute(100, "cheap", cost=4)
     assert [await ask(shared, dear, cheap) for _ in range(2)] == [0.0, 0.0]
     other = await start(redis_server)  # knows nothing
-    fresh = [Asked(each.name, Windows([(each.windows.limit, 60.0)]), each.key, 4) for each in (cheap, dear)]
+    fresh = [minute(each.windows.limit, each.name, cost=4) for each in (cheap, dear)]
     assert await ask(other, *fresh) > 59.0
     assert await ask(other, minute(100, "cheap", cost=92)) == 0.0  # the third was not counted
     assert await ask(other, minute(100, "cheap")) > 59.0
@@ -144,9 +154,72 @@ async def test_several_limits_count_all_or_none(start: Start, redis_server: Any)
 
 async def test_keys_tell_no_secrets(start: Start, redis_server: Any) -> None:
     shared = await start(redis_server)
-    await ask(shared, Asked("api", Windows([(3, 60.0), (100, 3600.0)]), b"secret" * 1000, 1))
+    await ask(shared, Question("api", Windows([(3, 60.0), (100, 3600.0)]), b"secret" * 1000, 1, True, False))
     keys = sorted(key for key in redis_server.command("KEYS", "*") if b":trial:" not in key)
     assert [key[:-32] for key in keys] == [b"test:api:100/3600000000us:", b"test:api:3/60000000us:"]
+
+
+async def test_dry_runs_and_what_is_left(start: Start, redis_server: Any) -> None:
+    shared = await start(redis_server)
+    real, dry = minute(2, "real", tell=True), minute(1, "dry", binding=False)
+    first = await shared.ask([real, dry])
+    assert [answer.wait for answer in first] == [0.0, 0.0]
+    (left,) = first[0].left
+    assert left.units == 1
+    assert 59.0 < left.more_in <= 60.0
+    assert first[1].left == ()
+    second = await shared.ask([real, dry])
+    assert second[0].wait == 0.0  # the dry run keeps nobody out
+    assert 59.0 < second[1].wait <= 60.0
+    third = shared.ask([real, dry])  # no awaitable
+    assert third[0].left[0].units == 0
+    assert (shared.stats()["round_trips"], shared.stats()["refused_locally"]) == (2, 1)
+
+
+@pytest.mark.parametrize("on_failure", ["local", "allow", "deny"])
+async def test_what_is_left_without_redis(start: Start, redis_server: Any, on_failure: str) -> None:
+    clock = ManualClock()
+    shared = await start(redis_server, on_failure=on_failure, clock=clock)
+    dry = minute(2, "dry", binding=False, tell=True)
+    await shared.ask([dry])
+    redis_server.kill()
+    await ask(shared, minute(9, "other"))
+    assert shared.ask([dry]) == [Answer(0.0, (Left(0, 60.0),))]
+    third = shared.ask([dry])  # nobody denies a dry run
+    assert third[0].wait == (60.0 if on_failure == "local" else 0.0)
+    clock.advance(60)
+    assert shared.ask([dry]) == [Answer(0.0, (Left(1, 60.0),))]
+
+
+async def test_one_question_is_never_denied(start: Start, redis_server: Any) -> None:
+    """For connections: nobody could be told why."""
+    shared = await start(redis_server, on_failure="deny")
+    mine = minute(2)
+    assert await shared.ask_one(mine) == 0.0
+    redis_server.kill()
+    assert await shared.ask_one(mine) == 0.0
+    assert shared.ask_one(mine) > 59.0
+    assert shared.ask_one(minute(2, key=b"another")) == 0.0
+
+
+async def test_an_answer_that_nobody_awaits(start: Start, redis_server: Any, heard: Heard) -> None:
+    shared = await start(redis_server, on_failure="deny")
+    dropped = shared.ask([minute(2)])
+    del dropped
+    assert await ask(shared, minute(2, "other")) == 0.0
+    redis_server.kill()
+    dropped = shared.ask([minute(2)])
+    assert await ask(shared, minute(2, "other")) == UNAVAILABLE
+    del dropped
+    gc.collect()  # neither a coroutine nor a future with an exception complains
+
+
+async def test_a_cost_that_no_window_holds_is_a_fault(start: Start, redis_server: Any) -> None:
+    shared = await start(redis_server)
+    for flags in ({}, {"binding": False}):
+        with pytest.raises(ValueError, match="a cost is 1 to the limit of 1, not 2"):
+            shared.ask([minute(1, cost=2, **flags)])
+    assert await ask(shared, minute(1)) == 0.0
 
 
 async def test_scripts_that_were_flushed_are_sent_again(start: Start, redis_server: Any, heard: Heard) -> None:
@@ -187,7 +260,7 @@ async def test_nobody_waits_for_a_redis_that_stands_still(start: Start, redis_se
         said = await asyncio.gather(*(ask(shared, mine) for _ in range(300)))
         assert time.monotonic() - begun < 1.0
         assert said.count(0.0) == 100  # each proxy counts for itself
-        assert shared.ask([minute(3)]) == 0.0  # no awaitable any more
+        assert shared.ask([minute(3)]) == [Answer(0.0)]  # no awaitable any more
         (failed,) = heard.named("limits_storage_failed")
         assert failed["reason"] == "no answer within 50 ms"
         assert failed["on_failure"] == "local"
@@ -204,17 +277,16 @@ async def test_the_requests_of_all_calls_are_let_go_together(
     monkeypatch.setattr(shared_windows, "_BATCH", 1)
     shared = await start(redis_server, timeout=0.05, on_failure="deny")
     with redis_server.stopped():
-        waiting = [shared.ask([minute(9)]) for _ in range(10)]  # two are sent, eight are in the queue
-        said = await asyncio.gather(*waiting)  # type: ignore[arg-type]
+        # two are sent, eight are in the queue
+        said = await asyncio.gather(*(ask(shared, minute(9)) for _ in range(10)))
     assert said == [UNAVAILABLE] * 10
 
 
 async def test_more_than_may_wait(start: Start, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_windows, "_WAITING", 3)
     shared = await start(redis_server, on_failure="deny")
-    said = [shared.ask([minute(9)]) for _ in range(5)]
-    assert said[3:] == [UNAVAILABLE] * 2
-    assert await asyncio.gather(*said[:3]) == [0.0] * 3  # type: ignore[arg-type]
+    said = await asyncio.gather(*(ask(shared, minute(9)) for _ in range(5)))
+    assert said == [0.0] * 3 + [UNAVAILABLE] * 2
     assert shared.stats()["up"]
 
 

@@ -152,7 +152,8 @@ def test_the_limits_429(front: Any, pages: dict[str, str], iocproxy_clock: Any) 
         assert response.header("content-length") == str(len(HTML))
         assert client.request("HEAD", "/bytes/1").body == b""
         asked = client.request("GET", "/bytes/1", headers=[("Accept", "application/json")])
-        assert (asked.status, asked.body) == (429, b"Too many requests. Please slow down.\n")
+        assert (asked.status, asked.header("content-type")) == (429, "application/json")
+        assert json.loads(asked.body)["message"] == "Too many requests. Please slow down."
 
 
 def test_nothing_of_the_request_is_put_into_it(front: Any, tmp_path: Path) -> None:

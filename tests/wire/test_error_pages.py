@@ -24,7 +24,7 @@ def started(any_front: Any) -> Any:
         ("*/*", "html"),
         ("text/html,application/xhtml+xml,*/*;q=0.8", "html"),
         ("application/json", "json"),
-        ("application/problem+json, */*", "json"),
+        ("application/problem+json, */*", "problem"),
         ("APPLICATION/JSON", "json"),
         ("text/html, application/json", "html"),
         ("", "html"),
@@ -44,6 +44,10 @@ def test_the_form_that_was_asked_for(started: Any, accept: str | None, kind: str
             assert response.header("content-type") == "application/json"
             said = json.loads(response.body)
             assert (said["status"], said["error"]) == (502, "Bad Gateway")
+        elif kind == "problem":
+            assert response.header("content-type") == "application/problem+json"
+            said = json.loads(response.body)
+            assert (said["type"], said["status"], said["title"]) == ("about:blank", 502, "Bad Gateway")
         else:
             assert response.header("content-type") == "text/html; charset=utf-8"
             assert b"<title>502 Bad Gateway</title>" in response.body

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness import host, process
 from harness.certificates import Certificates
 from harness.scenarios import Running, Scenario, verify, warm_up
+from load import wrk
 from load.http import WrongAnswerError
 from peers.base import Peer, Site
 from peers.origin import Origin
@@ -92,6 +93,8 @@ class Bench:
             command, core=self.proxy_core, log=log, ports=site.ports, environment=peer.environment(site)
         ) as pid:
             proxy = Running(peer, site, pid, self.origin)
+            if scenario.known:
+                wrk.make_known(site.plain_port, "/13", scenario.known)
             if not scenario.refuse:
                 warm_up(proxy)
                 if not scenario.fresh:

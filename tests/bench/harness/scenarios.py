@@ -14,7 +14,7 @@ from enum import Enum
 from harness import host, procfs
 from load import bulk, handshakes, idle, latency, refusals, wrk
 from load.http import Connection, WrongAnswerError, get, put
-from peers.base import Peer, Site
+from peers.base import Peer, Refuse, Site
 from peers.origin import BODIES, Origin
 
 MEGABYTE = 1 << 20
@@ -22,6 +22,7 @@ CONNECTIONS = 64
 IDLE_PLAIN = 5_000
 IDLE_TLS = 1_000
 MANY_OPEN = 10_000
+KNOWN_CLIENTS = 100_000
 _SETTLED_BYTES = 64 * 1024
 
 
@@ -64,8 +65,10 @@ class Scenario:
     """One round that lasts about so many seconds."""
     quick: bool = False
     """Whether a quick run includes it."""
-    refuse: bool = False
-    """Whether the proxy is set up to refuse the client."""
+    refuse: Refuse | None = None
+    """What the proxy is set up to refuse the client."""
+    known: int = 0
+    """How many clients the proxy has seen before the first round."""
     fresh: bool = False
     """Whether every round wants a new process, because memory once used is never given back."""
     most_rounds: int = 1_000
@@ -136,6 +139,25 @@ def refusal(proxy: Running, seconds: float) -> float:
     """CPU per connection of a client that is over its limit."""
     refusals.spend_the_allowance(proxy.site.plain_port)
     return proxy.cpu_of(lambda: refusals.refused(proxy.site.plain_port, seconds))
+
+
+def refused_requests(*, tls: bool = False) -> Callable[[Running, float], float]:
+    """CPU per request that is answered with 429, of a client over its limit."""
+
+    def measure(proxy: Running, seconds: float) -> float:
+        port = proxy.site.ecdsa_port if tls else proxy.site.plain_port
+        with Connection(port, proxy.site.certificates.client_context() if tls else None) as connection:
+            connection.socket.sendall(get("/13"))
+            connection.skip_body(connection.read_head()[1])
+        return proxy.cpu_of(
+            lambda: (
+                wrk.load(
+                    port, "/13", length=0, connections=CONNECTIONS, seconds=seconds, tls=tls, refused=True
+                ).requests
+            )
+        )
+
+    return measure
 
 
 def idle_memory(count: int, *, tls: bool) -> Callable[[Running, float], float]:
@@ -221,7 +243,22 @@ SCENARIOS = (
     Scenario("ecdsa", "full handshake, ECDSA P-256", "µs", Kind.RATIO, 1.5, full_handshake("ecdsa"), quick=True),
     Scenario("rsa", "full handshake, RSA-2048", "µs", Kind.RATIO, 1.3, full_handshake("rsa")),
     Scenario("resumed", "resumed handshake", "µs", Kind.RATIO, 1.6, resumed_handshake, quick=True),
-    Scenario("refusal", "refused connection", "µs", Kind.ABSOLUTE, 60.0, refusal, quick=True, refuse=True),
+    Scenario(
+        "refusal", "refused connection", "µs", Kind.ABSOLUTE, 60.0, refusal,
+        quick=True, refuse=Refuse.CONNECTIONS,
+    ),
+    Scenario(
+        "429", "request refused, keep-alive, 64 connections", "µs", Kind.RATIO, 2.2,
+        refused_requests(), quick=True, refuse=Refuse.REQUESTS,
+    ),
+    Scenario(
+        "429-tls", "request refused over TLS 1.3", "µs", Kind.RATIO, 1.8,
+        refused_requests(tls=True), refuse=Refuse.REQUESTS,
+    ),
+    Scenario(
+        "429-known", "request refused beside 100,000 known clients", "µs", Kind.RATIO, 2.2,
+        refused_requests(), refuse=Refuse.REQUESTS, known=KNOWN_CLIENTS,
+    ),
     Scenario(
         "idle", "idle connection, plain, memory", "KiB", Kind.ABSOLUTE, 6.0,
         idle_memory(IDLE_PLAIN, tls=False), quick=True, fresh=True, most_rounds=2,

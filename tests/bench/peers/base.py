@@ -12,6 +12,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,13 @@ from harness.certificates import Certificates
 IDLE_UPSTREAM_CONNECTIONS = 1024
 NEVER_REACHED = 1_000_000
 """A limit per second and client that is checked on every request and never reached."""
+
+
+class Refuse(Enum):
+    """What a client gets once a minute, and is refused after that."""
+
+    CONNECTIONS = "connections"
+    REQUESTS = "requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +41,8 @@ class Site:
     rsa_port: int
     certificates: Certificates
     file_limit: int
-    refuse: bool = False
-    """Let each client in once and refuse everything after that."""
+    refuse: Refuse | None = None
+    """Refuse whoever has had one; X-Forwarded-For of 127.0.0.0/8 is believed where it is requests."""
 
     @property
     def ports(self) -> tuple[int, int, int]:
@@ -49,7 +57,7 @@ class Peer(ABC):
     program: ClassVar[str]
     version_arguments: ClassVar[Sequence[str]]
     refuses: ClassVar[str | None]
-    """How it turns an abusive client away, in a few words; None when it cannot."""
+    """How it turns an abusive client away at accept or nearest to it, in a few words; None when it cannot."""
 
     def missing(self) -> str | None:
         """Why this proxy cannot run here, or None."""

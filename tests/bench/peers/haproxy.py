@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from peers.base import IDLE_UPSTREAM_CONNECTIONS, NEVER_REACHED, Peer, Site
+from peers.base import IDLE_UPSTREAM_CONNECTIONS, NEVER_REACHED, Peer, Refuse, Site
 
 # The pool ratios keep upstream connections pooled while many clients are connected: by default, HAProxy stops pooling
 # once a fifth of its file descriptors is in use.
@@ -36,9 +36,13 @@ frontend site
   tcp-request connection track-sc0 src
   tcp-request connection reject if {{ sc0_conn_rate gt {connections} }}
   tcp-request connection reject if {{ sc0_conn_cur gt {never} }}
-  http-request deny deny_status 429 if {{ sc0_http_req_rate gt {never} }}
+  http-request set-src hdr_ip(x-forwarded-for) if {{ hdr(x-forwarded-for) -m found }}
+  http-request track-sc1 src table requests
+  http-request deny deny_status 429 if {{ sc1_http_req_rate(requests) gt {requests} }}
   option forwardfor
   default_backend origin
+backend requests
+  stick-table type ip size 200k expire 60s store http_req_rate(60s)
 backend origin
   server origin 127.0.0.1:{origin} pool-max-conn {idle} pool-purge-delay 60s
 """
@@ -61,7 +65,8 @@ class Haproxy(Peer):
                 ecdsa=site.ecdsa_port,
                 rsa=site.rsa_port,
                 certs=site.certificates.authority.parent,
-                connections=1 if site.refuse else NEVER_REACHED,
+                connections=1 if site.refuse is Refuse.CONNECTIONS else NEVER_REACHED,
+                requests=1 if site.refuse is Refuse.REQUESTS else NEVER_REACHED,
                 never=NEVER_REACHED,
                 origin=site.origin_port,
                 idle=IDLE_UPSTREAM_CONNECTIONS,

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from harness.process import CHECKOUT
-from peers.base import IDLE_UPSTREAM_CONNECTIONS, NEVER_REACHED, Peer, Site
+from peers.base import IDLE_UPSTREAM_CONNECTIONS, NEVER_REACHED, Peer, Refuse, Site
 
 # `exempt` is emptied because a default may spare 127.0.0.0/8, and a limit that is skipped costs nothing.
 CONFIG = """\
 [server]
 workers = 1
 drain_timeout = "1s"
+trusted_proxies = [{trusted}]
 
 [[listeners]]
 bind = "127.0.0.1:{plain}"
@@ -33,6 +34,7 @@ max_requests = false
 
 [limits]
 exempt = []
+max_clients = {max_clients}
 
 [limits.connections]
 rate = "{connection_rate}"
@@ -40,7 +42,7 @@ concurrent = {connections}
 total = {connections}
 
 [limits.requests]
-rate = "{never}/1s"
+rate = "{request_rate}"
 
 [[routes]]
 path = "/"
@@ -88,9 +90,12 @@ class Iocproxy(Peer):
                 ecdsa_key=site.certificates.ecdsa.key,
                 rsa_cert=site.certificates.rsa.certificate,
                 rsa_key=site.certificates.rsa.key,
-                connection_rate="1/60s" if site.refuse else f"{NEVER_REACHED}/1s",
+                connection_rate="1/60s" if site.refuse is Refuse.CONNECTIONS else f"{NEVER_REACHED}/1s",
+                # who has had the one request it may have is not forgotten for a newcomer: there must be room for all
+                max_clients=200_000 if site.refuse is Refuse.REQUESTS else 100_000,
+                request_rate="1/60s" if site.refuse is Refuse.REQUESTS else f"{NEVER_REACHED}/1s",
+                trusted='"127.0.0.0/8"' if site.refuse is Refuse.REQUESTS else "",
                 connections=site.file_limit // 2,
-                never=NEVER_REACHED,
                 origin=site.origin_port,
                 idle=IDLE_UPSTREAM_CONNECTIONS,
             )

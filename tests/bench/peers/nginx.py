@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from peers.base import IDLE_UPSTREAM_CONNECTIONS, NEVER_REACHED, Peer, Site
+from peers.base import IDLE_UPSTREAM_CONNECTIONS, NEVER_REACHED, Peer, Refuse, Site
 
 # nginx has no limit at accept for HTTP: the nearest thing is limit_req, which closes without an answer (444) once the
 # request head was read.
@@ -29,7 +29,8 @@ http {{
   client_max_body_size 0;
   limit_req_zone $binary_remote_addr zone=requests:10m rate={request_rate};
   limit_conn_zone $binary_remote_addr zone=connections:10m;
-  limit_req_status 444;
+  limit_req_status {status};
+  {realip}
   upstream origin {{
     server 127.0.0.1:{origin};
     keepalive {idle};
@@ -50,6 +51,8 @@ http {{
   }}
 }}
 """
+
+REAL_ADDRESS = "set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For;"
 
 SHARED = """\
     ssl_protocols TLSv1.2 TLSv1.3;
@@ -86,6 +89,8 @@ class Nginx(Peer):
                 user="user root;" if os.geteuid() == 0 else "",
                 dir=site.directory,
                 files=site.file_limit,
+                status=429 if site.refuse is Refuse.REQUESTS else 444,
+                realip=REAL_ADDRESS if site.refuse is Refuse.REQUESTS else "",
                 request_rate="1r/m" if site.refuse else f"{NEVER_REACHED}r/s",
                 origin=site.origin_port,
                 idle=IDLE_UPSTREAM_CONNECTIONS,
