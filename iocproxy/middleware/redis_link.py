@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from iocproxy.config.redis_url import RedisUrl
+from iocproxy.net.resolver import Resolver
 
 SCRIPT = Path(__file__).with_name("shared_windows.lua").read_text(encoding="utf-8")
 _SHA = hashlib.sha1(SCRIPT.encode()).hexdigest()  # noqa: S324 - the name that Redis gives it
@@ -42,36 +43,32 @@ class RedisLink:
         self._writer: asyncio.StreamWriter | None = None
 
     @classmethod
-    async def open(cls, url: RedisUrl, ca: Path | None, seconds: float) -> RedisLink:
+    async def open(cls, url: RedisUrl, ca: Path | None, resolver: Resolver, seconds: float) -> RedisLink:
         """Connect, log in and choose the database, in so many seconds. Raises StorageError."""
-        from redis.asyncio.connection import Connection, SSLConnection  # noqa: PLC0415 - an extra
-
-        settings: dict[str, Any] = {
-            "host": url.host,
-            "port": url.port,
-            "db": url.db,
-            "username": url.username or None,
-            "password": url.password or None,
-            "protocol": 2,  # RESP3 has nothing for us, and Redis 5 does not know it
-            "socket_connect_timeout": seconds,
-            "socket_timeout": None,  # the callers' deadlines are shorter
-        }
-        if url.tls:
-            authorities = None if ca is None else str(ca)
-            settings |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": authorities}
-        link = cls((SSLConnection if url.tls else Connection)(**settings))
         try:
             async with asyncio.timeout(seconds):
                 with _translated():
-                    await link._connection.connect()
-                await link.ping()  # says best what is wrong, such as a password that is missing
+                    targets = await resolver.resolve(url.host, url.port)
+                for _, (address, *_) in targets[:-1]:
+                    try:
+                        return await cls._open(url, ca, address, seconds)
+                    except StorageError:  # the next address may be better
+                        continue
+                return await cls._open(url, ca, targets[-1][1][0], seconds)
         except TimeoutError:
-            await link.close()
             raise StorageError(f"no answer within {seconds:g} s") from None
+
+    @classmethod
+    async def _open(cls, url: RedisUrl, ca: Path | None, address: str, seconds: float) -> RedisLink:
+        link = cls(_connection(url, ca, address, seconds))
+        try:
+            with _translated():
+                await link._connection.connect()
+            link._writer = getattr(link._connection, "_writer", None)
+            await link.ping()  # says best what is wrong, such as a password that is missing
         except BaseException:
             await link.close()
             raise
-        link._writer = getattr(link._connection, "_writer", None)
         return link
 
     async def decide(self, keys: Sequence[str], arguments: Sequence[bytes]) -> list[int]:
@@ -108,6 +105,31 @@ class RedisLink:
                 await self._connection.disconnect()
                 if writer is not None:
                     await writer.wait_closed()
+
+
+def _connection(url: RedisUrl, ca: Path | None, address: str, seconds: float) -> Any:
+    """One that has not been made yet. `address` is one of the host's: redis-py would look it up in the loop's default
+    executor, where a name server that hangs holds up the end of the program."""
+    from redis.asyncio.connection import Connection, SSLConnection  # noqa: PLC0415 - an extra
+
+    class NamedConnection(SSLConnection):
+        def _connection_arguments(self) -> dict[str, Any]:  # without it the certificate would have to name the address
+            return {**super()._connection_arguments(), "server_hostname": url.host}
+
+    settings: dict[str, Any] = {
+        "host": address,
+        "port": url.port,
+        "db": url.db,
+        "username": url.username or None,
+        "password": url.password or None,
+        "protocol": 2,  # RESP3 has nothing for us, and Redis 5 does not know it
+        "socket_connect_timeout": seconds,
+        "socket_timeout": None,  # the callers' deadlines are shorter
+    }
+    if not url.tls:
+        return Connection(**settings)
+    authorities = None if ca is None else str(ca)
+    return NamedConnection(**settings, ssl_cert_reqs="required", ssl_check_hostname=True, ssl_ca_certs=authorities)
 
 
 @contextlib.contextmanager

@@ -36,6 +36,7 @@ from iocproxy.config.redis_url import RedisUrl
 from iocproxy.limits import Windows
 from iocproxy.middleware.rate_storage import Answer, Left, LocalRates, Question, Unavailable, answer
 from iocproxy.middleware.redis_link import NONSENSE, RedisLink, StorageError
+from iocproxy.net.resolver import Resolver
 from iocproxy.net.tasks import Tasks
 
 T = TypeVar("T")
@@ -116,6 +117,7 @@ class SharedWindows:
         clock: Clock,
         log: FilteringBoundLogger,
         tasks: Tasks,
+        resolver: Resolver,
     ) -> None:
         self._url = url
         self._timeout = timeout
@@ -127,6 +129,7 @@ class SharedWindows:
         self._locally = LocalRates(clock)
         self._log = log
         self._tasks = tasks
+        self._resolver = resolver
         self._loop = asyncio.get_running_loop()
         self._known: dict[str, _Known] = {}
         self._up = False
@@ -361,7 +364,8 @@ class SharedWindows:
         links: list[RedisLink] = []
         try:
             for _ in range(_CONNECTIONS):
-                links.append(await RedisLink.open(self._url, self._ca, self._connect_timeout))  # noqa: PERF401
+                link = await RedisLink.open(self._url, self._ca, self._resolver, self._connect_timeout)
+                links.append(link)
             for link in links:
                 await self._try(link, self._connect_timeout)  # it may have to compile the script
         except BaseException:

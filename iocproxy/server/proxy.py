@@ -215,7 +215,7 @@ class Proxy:
         config, loop = self.config, asyncio.get_running_loop()
         keep_buffers_on_the_heap()
         executor = ThreadPoolExecutor(config.server.threads, thread_name_prefix="iocproxy")
-        tasks = Tasks(self._log)
+        tasks, resolver = Tasks(self._log), Resolver(loop)
         around = self._around = Surroundings(
             clock=self._clock,
             log=self._log,
@@ -223,11 +223,11 @@ class Proxy:
             decisions=self._decisions,
             tasks=tasks,
             wheel=DeadlineWheel(loop),
-            resolver=Resolver(loop),
+            resolver=resolver,
             executor=executor,
             access=self._access_log(),
             on_record=self._on_record,
-            shared=shared_windows(config, self._clock, self._log, tasks),
+            shared=shared_windows(config, self._clock, self._log, tasks, resolver),
         )
         material = await loop.run_in_executor(executor, load_material, config)
         faults = await open_storage(config, around.shared)

@@ -15,6 +15,7 @@ from iocproxy.errors import ConfigError, Fault
 from iocproxy.middleware import redis_link
 from iocproxy.middleware.redis_link import StorageError
 from iocproxy.middleware.shared_windows import SharedWindows
+from iocproxy.net.resolver import Resolver
 from iocproxy.net.tasks import Tasks
 from iocproxy.telemetry import library_logger
 
@@ -35,7 +36,9 @@ def storage_faults(config: Config) -> Iterator[Fault]:
             yield Fault("limits.redis.ca", found, "allowed: a file with certificates in PEM form")
 
 
-def shared_windows(config: Config, clock: Clock, log: FilteringBoundLogger, tasks: Tasks) -> SharedWindows | None:
+def shared_windows(
+    config: Config, clock: Clock, log: FilteringBoundLogger, tasks: Tasks, resolver: Resolver
+) -> SharedWindows | None:
     """None where each proxy counts for itself. On the running loop; `open_storage` is to follow."""
     limits = config.limits
     if not isinstance(limits.storage, RedisUrl):
@@ -50,6 +53,7 @@ def shared_windows(config: Config, clock: Clock, log: FilteringBoundLogger, task
         clock=clock,
         log=log,
         tasks=tasks,
+        resolver=resolver,
     )
 
 
@@ -71,8 +75,8 @@ def try_storage(config: Config) -> None:
 
     async def attempt() -> None:
         log = library_logger()
-        tasks = Tasks(log)
-        shared = shared_windows(config, monotonic, log, tasks)
+        tasks, resolver = Tasks(log), Resolver(asyncio.get_running_loop())
+        shared = shared_windows(config, monotonic, log, tasks, resolver)
         if shared is None:
             return
         try:
@@ -80,6 +84,7 @@ def try_storage(config: Config) -> None:
         finally:
             await tasks.close()
             await shared.close()
+            resolver.close()
         if faults:
             raise ConfigError(faults)
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,11 @@ class RedisServer:
             return client.execute_command(*words)
 
 
+@pytest.fixture(name="free_port")
+def _free_port() -> Callable[[], int]:
+    return free_port
+
+
 @pytest.fixture
 def redis_factory(tmp_path: Path) -> Iterator[Any]:
     """Call it to start a server: redis_factory(requirepass="secret")."""
@@ -107,10 +112,17 @@ def redis_factory(tmp_path: Path) -> Iterator[Any]:
     def start(certificates: Certificates | None = None, **options: str) -> RedisServer:
         directory = tmp_path / f"redis-{len(servers)}"
         directory.mkdir()
-        server = RedisServer(directory, certificates, **options)
-        servers.append(server)
-        server.start()
-        return server
+        while True:
+            server = RedisServer(directory, certificates, **options)
+            try:
+                server.start()
+            except RuntimeError as error:
+                if "Address already in use" not in str(error):
+                    raise
+                (directory / "redis.log").unlink()  # somebody else was given the port: another one, then
+            else:
+                servers.append(server)
+                return server
 
     yield start
     for server in servers:

@@ -18,6 +18,7 @@ from iocproxy.middleware import shared_windows
 from iocproxy.middleware.rate_storage import Answer, Left, Question, Unavailable
 from iocproxy.middleware.redis_link import StorageError
 from iocproxy.middleware.shared_windows import SharedWindows
+from iocproxy.net.resolver import Resolver
 from iocproxy.net.tasks import Tasks
 from iocproxy.testing.patience import PATIENCE
 
@@ -62,7 +63,8 @@ async def start(heard: Heard) -> AsyncIterator[Start]:
         settings = {"timeout": 1.0, "on_failure": "local", "prefix": "test:", "ca": None, **settings}
         url = read_storage(getattr(server, "url", server))
         assert isinstance(url, RedisUrl)
-        shared = SharedWindows(url, connect_timeout=PATIENCE, clock=clock, log=heard.log, tasks=tasks, **settings)
+        settings |= {"connect_timeout": PATIENCE, "resolver": Resolver(asyncio.get_running_loop())}
+        shared = SharedWindows(url, clock=clock, log=heard.log, tasks=tasks, **settings)
         made.append((shared, tasks))
         await shared.start()
         return shared
@@ -352,8 +354,8 @@ async def test_a_replica_is_no_place_to_count(start: Start, redis_factory: Any, 
     await until(lambda: shared.stats()["up"])
 
 
-async def test_a_cluster_is_refused(start: Start, redis_factory: Any) -> None:
-    server = redis_factory(**{"cluster-enabled": "yes"})
+async def test_a_cluster_is_refused(start: Start, redis_factory: Any, free_port: Callable[[], int]) -> None:
+    server = redis_factory(**{"cluster-enabled": "yes", "cluster-port": str(free_port())})
     with pytest.raises(StorageError, match="slot"):
         await start(server)
 
