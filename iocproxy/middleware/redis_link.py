@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import importlib.util
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,5 +141,6 @@ def _translated() -> Iterator[None]:
     except StorageError:
         raise
     except Exception as error:
-        # on one line; redis-py puts no credentials into its messages
-        raise StorageError(" ".join(str(error).split()) or type(error).__name__) from error
+        # redis-py's older versions do not tell what it was about the TLS; none puts credentials into its messages
+        said = error.__context__ if isinstance(error.__context__, ssl.SSLError) else error
+        raise StorageError(" ".join(str(said).split()) or type(error).__name__) from error

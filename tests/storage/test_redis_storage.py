@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from iocproxy import ConfigError
+from iocproxy.cli.app import app
 from iocproxy.testing import Certificates, Origin, ProxyFactory, RawClient, RunningProxy
 from iocproxy.testing.patience import PATIENCE
 
@@ -374,6 +376,24 @@ def test_an_authority_that_cannot_be_read(share: Share, tmp_path: Path) -> None:
 def test_without_the_package(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)  # as if it were not installed
     assert 'pip install "iocproxy[redis]"' in fault(lambda: share("redis://127.0.0.1:1"))
+
+
+def test_check_asks_as_a_start_does(redis_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (
+        'listeners = [{ bind = "127.0.0.1:0" }]\nupstreams.app.servers = ["http://127.0.0.1:9"]\n'
+        f'[limits]\nstorage = "redis://:secret@127.0.0.1:{redis_server.port}/3"\n'
+    )
+    Path("iocproxy.toml").write_text(text.replace(":secret@", ""), encoding="utf-8")
+    result = CliRunner().invoke(app, ["check"])
+    assert result.exit_code == 0, result.output
+    assert f"through redis://127.0.0.1:{redis_server.port}/3, under iocproxy:" in result.stdout
+    redis_server.kill()
+    Path("iocproxy.toml").write_text(text + "[timeouts]\nconnect = '1s'\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["check"])
+    assert result.exit_code == 2
+    assert f"iocproxy.toml:4: limits.storage: redis://127.0.0.1:{redis_server.port}/3 cannot be used" in result.stderr
+    assert "secret" not in result.output
 
 
 def test_nothing_of_redis_is_imported_where_it_is_not_used() -> None:
