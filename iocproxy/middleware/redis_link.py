@@ -113,10 +113,6 @@ def _connection(url: RedisUrl, ca: Path | None, address: str, seconds: float) ->
     executor, where a name server that hangs holds up the end of the program."""
     from redis.asyncio.connection import Connection, SSLConnection  # noqa: PLC0415 - an extra
 
-    class NamedConnection(SSLConnection):
-        def _connection_arguments(self) -> dict[str, Any]:  # without it the certificate would have to name the address
-            return {**super()._connection_arguments(), "server_hostname": url.host}
-
     settings: dict[str, Any] = {
         "host": address,
         "port": url.port,
@@ -129,6 +125,11 @@ def _connection(url: RedisUrl, ca: Path | None, address: str, seconds: float) ->
     }
     if not url.tls:
         return Connection(**settings)
+
+    class NamedConnection(SSLConnection):
+        def _connection_arguments(self) -> dict[str, Any]:  # without it the certificate would have to name the address
+            return {**super()._connection_arguments(), "server_hostname": url.host}
+
     authorities = None if ca is None else str(ca)
     return NamedConnection(**settings, ssl_cert_reqs="required", ssl_check_hostname=True, ssl_ca_certs=authorities)
 

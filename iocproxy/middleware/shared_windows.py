@@ -44,7 +44,7 @@ T = TypeVar("T")
 #: Connections to Redis, so that one call can be gathered while another is under way.
 _CONNECTIONS = 2
 
-#: Requests decided by one call of the script, which stops everything else in Redis for their sake.
+#: Windows that one call of the script is about, give or take a request's: everything else in Redis waits for it.
 _BATCH = 128
 
 #: Requests that may wait to be sent; beyond that they are decided as if Redis were gone.
@@ -219,7 +219,11 @@ class SharedWindows:
         self._flushing = False
         queue = self._queue
         while queue and self._idle:
-            batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
+            batch, room = [], _BATCH
+            while queue and room > 0:
+                waiting = queue.popleft()
+                batch.append(waiting)
+                room -= sum(len(question.windows.members) for question in waiting.questions)
             link = self._idle.pop()
             task = self._tasks.spawn(self._call(link, batch), name="limits storage")
             self._calls[task] = link, self._loop.call_at(batch[0].deadline, self._late, task, _GRACE)
@@ -320,6 +324,8 @@ class SharedWindows:
             link, timer = call
             timer.cancel()
             self._spoilt.append(link)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(f"a fault of the proxy's own: {error!r}")
         for waiting in batch:
             if not waiting.answers.done():
                 waiting.answers.set_result(self._undecidable(waiting.questions))

@@ -16,7 +16,7 @@ from iocproxy.config.redis_url import RedisUrl, read_storage
 from iocproxy.limits import Windows
 from iocproxy.middleware import shared_windows
 from iocproxy.middleware.rate_storage import Answer, Left, Question, Unavailable
-from iocproxy.middleware.redis_link import StorageError
+from iocproxy.middleware.redis_link import RedisLink, StorageError
 from iocproxy.middleware.shared_windows import SharedWindows
 from iocproxy.net.resolver import Resolver
 from iocproxy.net.tasks import Tasks
@@ -106,6 +106,18 @@ async def test_what_is_asked_at_once_goes_out_as_one(start: Start, redis_server:
     assert all(59.0 < wait <= 60.0 for wait in said[3:])
     stats = shared.stats()
     assert (stats["round_trips"], stats["decided"], stats["undecided"]) == (1, 5, 0)
+
+
+async def test_a_call_is_about_so_many_windows(
+    start: Start, redis_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_windows, "_BATCH", 8)
+    shared = await start(redis_server)
+    rates = [(5, 1.0), (20, 60.0), (40, 600.0)]
+    several = [Question(name, Windows(rates), b"client", 1, True, False) for name in "ab"]
+    said = await asyncio.gather(*(ask(shared, *several) for _ in range(10)))
+    assert said.count(0.0) == 5
+    assert shared.stats()["round_trips"] == 5
 
 
 async def test_a_crowd_is_sent_in_pieces(start: Start, redis_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +331,23 @@ async def test_killed_and_started_anew(start: Start, redis_server: Any, heard: H
     (failed,), (back,) = heard.named("limits_storage_failed"), heard.named("limits_storage_back")
     assert (failed["level"], back["level"]) == ("warning", "info")
     assert back["seconds"] >= 0
+
+
+async def test_a_fault_of_our_own_leaves_nobody_waiting(
+    start: Start, redis_server: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> list[int]:
+        raise LookupError("a bug")
+
+    shared = await start(redis_server, on_failure="deny")
+    with monkeypatch.context() as patched:
+        patched.setattr(RedisLink, "decide", fail)
+        assert await asyncio.gather(*(ask(shared, minute(3)) for _ in range(3))) == [UNAVAILABLE] * 3
+    (failed,), (died,) = heard.named("limits_storage_failed"), heard.named("task_died")
+    assert "a bug" in failed["reason"]
+    await until(lambda: shared.stats()["up"])
+    assert await ask(shared, minute(3)) == 0.0
+    heard.events.remove(died)
 
 
 async def test_an_idle_connection_is_looked_after(
