@@ -195,8 +195,8 @@ class Proxy:
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Load, bind, listen. Raises `ConfigError` with every fault of what is loaded or, when there is none, of what
-        is bound; then nothing is left running.
+        """Load, bind, listen. Raises `ConfigError` with every fault of what is loaded or, when there is none, of the
+        limits' storage and of what is bound; then nothing is left running.
 
         Raises RuntimeError when it was started before, or when `stop` was called meanwhile. Whoever calls this calls
         `stop`.
