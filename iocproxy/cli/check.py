@@ -11,6 +11,7 @@ from iocproxy.cli.options import find_modules_beside
 from iocproxy.config import Config, LimitRule, Listener, Rates, RequestLimits, load_config
 from iocproxy.config.values import show_duration
 from iocproxy.server.material import Material, faults_of, load_material
+from iocproxy.server.storage import try_storage
 from iocproxy.telemetry.lines import printable
 
 
@@ -22,6 +23,7 @@ def check(file: Path) -> Text:
     find_modules_beside(file)
     config = load_config(file, further=faults_of)
     material = load_material(config)
+    try_storage(config)
     sections = (
         ("Listeners", [row for listener in config.listeners for row in _listener(listener)]),
         ("Routes", list(_routes(config))),
@@ -99,6 +101,8 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
     for rule in limits.rules:
         yield rule.name, _requests(rule)
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
+    if limits.storage != "memory":
+        yield "shared", f"through {limits.storage}, under {limits.redis.prefix}"
     if limits.exempt:
         yield "exempt", ", ".join(map(str, limits.exempt))
 
