@@ -109,11 +109,11 @@ class PacedConnection(ClientConnection):
         if not self._pauses & PACED:
             self._pacing.counters.paced += 1
             self._pause(PACED)
-            self._arm_head()
+            self._arm_waiting()
 
     def _receive_on(self) -> None:
         self._unpause(PACED)
-        self._arm_head()
+        self._arm_waiting()
 
     def _pause_sending(self, wait: float) -> None:
         timer = self._send_timer
@@ -132,7 +132,7 @@ class PacedConnection(ClientConnection):
         self._throttled = False
         if self._full or self._state is _LINGER or self._state is _CLOSED:
             return
-        self._arm_head()
+        self._arm_waiting()
         self._writable()
 
     def _end_pacing(self) -> None:
@@ -151,7 +151,7 @@ class PacedConnection(ClientConnection):
         if self._throttled:
             self._full = False
             self._arm()
-            self._arm_head()
+            self._arm_waiting()
         else:
             super().resume_writing()
 
@@ -159,7 +159,7 @@ class PacedConnection(ClientConnection):
         self._change(*self._usual)
         super().exchange_over(keep_alive=keep_alive)
         if self._throttled or self._pauses & PACED:
-            self._arm_head()
+            self._arm_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._receive_timer, self._send_timer):
@@ -179,20 +179,30 @@ class PacedConnection(ClientConnection):
         if self._state is _BODY and self._pauses & PACED:
             self._paused_at = self._loop.time()  # the pause is older than the body
 
+    def _incomplete_head(self) -> None:
+        super()._incomplete_head()
+        if self._throttled or self._pauses & PACED:  # what was read ahead is looked at during a pause
+            self._arm_waiting()
+
     def _change(self, receive: int, send: int) -> None:
         if receive != self._receiving.rate:
             self._receiving.change(receive)
         if send != self._sending.rate:
             self._sending.change(send)
 
-    def _arm_head(self) -> None:
-        """The deadline between requests and within a head: none during a pause."""
-        if self._state is not _HEAD or self._full:  # `response_write` runs
+    def _arm_waiting(self) -> None:
+        """The deadline where the next word is the client's, or anybody's: between requests and within a head there is
+        none during a pause; that of a tunnel begins anew."""
+        if self._full:  # `response_write` runs
             return
-        if self._throttled or self._pauses & PACED:
-            self.timer.cancel()
-        else:
-            self.timer.arm(self.rules.timeouts.request_header if self._heads.kept else self._keep_alive)
+        timeouts = self.rules.timeouts
+        if self._state is _TUNNEL:
+            self.timer.arm(timeouts.tunnel_idle)
+        elif self._state is _HEAD:
+            if self._throttled or self._pauses & PACED:
+                self.timer.cancel()
+            else:
+                self.timer.arm(timeouts.request_header if self._heads.kept else self._keep_alive)
 
     def _expired(self) -> None:
         if self._state is _TUNNEL and not self._full and (self._throttled or self._pauses & PACED):
