@@ -284,7 +284,10 @@ class Exchange:
         try:
             goes_on = await work()
             self._task = None
-            goes_on()
+            try:
+                goes_on()
+            finally:
+                del goes_on  # it may hold an error whose traceback holds this frame
         except Exception as error:  # noqa: BLE001 - told by `crashed`
             self._task = None
             self.crashed(error)

@@ -20,20 +20,24 @@ from iocproxy.middleware.rate_storage import Left
 class Policies:
     """The windows of one limit, as clients are told of them."""
 
-    __slots__ = ("_names", "text")
+    __slots__ = ("_lengths", "_names", "text")
 
     def __init__(self, name: str, rates: Rates) -> None:
         self._names = [quoted(policy) for policy in policy_names(name, rates)]
+        self._lengths = [ceil(rate.window) for rate in rates]
         #: their members of RateLimit-Policy
         self.text = ", ".join(
-            f"{policy};q={rate.limit};w={ceil(rate.window)}" for policy, rate in zip(self._names, rates, strict=True)
+            f"{policy};q={rate.limit};w={length}"
+            for policy, rate, length in zip(self._names, rates, self._lengths, strict=True)
         )
 
     def left(self, windows: Sequence[Left]) -> str:
-        """Their members of RateLimit."""
+        """Their members of RateLimit.
+
+        What was used just now counts for a window and the tick it is rounded up to; a client is told of the window."""
         return ", ".join(
-            f"{policy};r={units};t={ceil(more_in)}" if more_in else f"{policy};r={units}"
-            for policy, (units, more_in) in zip(self._names, windows, strict=True)
+            f"{policy};r={units};t={min(ceil(more_in), length)}" if more_in else f"{policy};r={units}"
+            for policy, (units, more_in), length in zip(self._names, windows, self._lengths, strict=True)
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from iocproxy.config.limit_values import Rate, Rates
+from iocproxy.limits import Windows
 from iocproxy.message import Fields
 from iocproxy.middleware.rate_storage import Left
 from iocproxy.middleware.ratelimit_fields import Policies, add_to_response, quoted, ratelimit_fields
@@ -15,6 +16,15 @@ def test_one_window() -> None:
     assert policies.text == '"requests";q=300;w=10'
     assert policies.left([Left(42, 2.5)]) == '"requests";r=42;t=3'
     assert policies.left([Left(300, 0.0)]) == '"requests";r=300'
+
+
+def test_the_tick_that_a_time_is_rounded_up_to_is_not_told() -> None:
+    windows = Windows([(300, 10.0)])
+    now = 1_000.0000003
+    windows.check(b"a", now)
+    more_in = windows.peek(b"a", now, 300)
+    assert more_in > 10.0
+    assert Policies("requests", Rates([Rate(300, 10.0)])).left([Left(299, more_in)]) == '"requests";r=299;t=10'
 
 
 def test_several_windows_are_several_policies() -> None:

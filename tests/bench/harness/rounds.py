@@ -12,9 +12,9 @@ from pathlib import Path
 from harness import host, process
 from harness.certificates import Certificates
 from harness.scenarios import Running, Scenario, verify, warm_up
-from load import wrk
+from load import refusals, wrk
 from load.http import WrongAnswerError
-from peers.base import Peer, Site
+from peers.base import Peer, Refuse, Site
 from peers.origin import Origin
 
 
@@ -93,7 +93,9 @@ class Bench:
             command, core=self.proxy_core, log=log, ports=site.ports, environment=peer.environment(site)
         ) as pid:
             proxy = Running(peer, site, pid, self.origin)
-            if scenario.known:
+            if scenario.known and scenario.refuse is Refuse.CONNECTIONS:
+                refusals.make_known(site.plain_port, scenario.known)
+            elif scenario.known:
                 wrk.make_known(site.plain_port, "/13", scenario.known)
             if not scenario.refuse:
                 warm_up(proxy)

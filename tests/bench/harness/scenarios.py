@@ -248,15 +248,19 @@ SCENARIOS = (
         quick=True, refuse=Refuse.CONNECTIONS,
     ),
     Scenario(
-        "429", "request refused, keep-alive, 64 connections", "µs", Kind.RATIO, 2.2,
+        "refusal-known", "refused connection beside 100,000 known clients", "µs", Kind.ABSOLUTE, 60.0, refusal,
+        refuse=Refuse.CONNECTIONS, known=KNOWN_CLIENTS,
+    ),
+    Scenario(
+        "429", "request refused, keep-alive, 64 connections", "µs", Kind.ABSOLUTE, 40.0,
         refused_requests(), quick=True, refuse=Refuse.REQUESTS,
     ),
     Scenario(
-        "429-tls", "request refused over TLS 1.3", "µs", Kind.RATIO, 1.8,
+        "429-tls", "request refused over TLS 1.3", "µs", Kind.ABSOLUTE, 60.0,
         refused_requests(tls=True), refuse=Refuse.REQUESTS,
     ),
     Scenario(
-        "429-known", "request refused beside 100,000 known clients", "µs", Kind.RATIO, 2.2,
+        "429-known", "request refused beside 100,000 known clients", "µs", Kind.ABSOLUTE, 40.0,
         refused_requests(), refuse=Refuse.REQUESTS, known=KNOWN_CLIENTS,
     ),
     Scenario(

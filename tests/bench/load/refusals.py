@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
-from load.http import Connection, WrongAnswerError, get
+from load.http import HOST, Connection, WrongAnswerError, get
 
 
 def spend_the_allowance(port: int) -> None:
     """Use up the one connection or request that a refusing proxy lets through."""
     attempt(port)
+
+
+def make_known(port: int, clients: int) -> None:
+    """Have so many clients known, each by one connection from an address of its own."""
+    for number in range(clients):
+        source = f"127.{2 + number // 62_500}.{number // 250 % 250}.{number % 250 + 1}"
+        with socket.create_connection((HOST, port), source_address=(source, 0)):
+            pass
 
 
 def attempt(port: int) -> bool:

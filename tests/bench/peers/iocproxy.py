@@ -92,7 +92,7 @@ class Iocproxy(Peer):
                 rsa_key=site.certificates.rsa.key,
                 connection_rate="1/60s" if site.refuse is Refuse.CONNECTIONS else f"{NEVER_REACHED}/1s",
                 # who has had the one request it may have is not forgotten for a newcomer: there must be room for all
-                max_clients=200_000 if site.refuse is Refuse.REQUESTS else 100_000,
+                max_clients=200_000 if site.refuse is not None else 100_000,
                 request_rate="1/60s" if site.refuse is Refuse.REQUESTS else f"{NEVER_REACHED}/1s",
                 trusted='"127.0.0.0/8"' if site.refuse is Refuse.REQUESTS else "",
                 connections=site.file_limit // 2,
