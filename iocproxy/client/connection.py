@@ -435,11 +435,11 @@ class ClientConnection(asyncio.Protocol):
             if reader.done:
                 self._body_done(reader.rest)
             else:
+                self._unpause(_AHEAD)  # before there is a body: the pause was none of its time
                 self._state = _BODY
                 self._body_begun = self._loop.time()
                 self._body_octets = len(rest)
                 self._waits = head.expects_continue and not rest
-                self._unpause(_AHEAD)
             self._exchange = self._exchanges.begin(self, head, body, done=reader.done, trailers=reader.trailers)
             if self._state is _BODY:
                 self._arm_body()
