@@ -13,6 +13,8 @@ LEAST = 'listeners = [{ bind = "127.0.0.1:0" }]\nupstreams.app.servers = ["http:
 ROUTE = '[[routes]]\nupstream = "app"\n'
 SIZE = 'must be a size from 1KiB to 1024GiB, such as "8KiB", or a number of bytes, or false for none'
 
+NONE = "there is none to be lifted"
+
 
 def parse(text: str) -> Config:
     return parse_config(LEAST + text, file=Path("proxy.toml"))
@@ -65,15 +67,11 @@ def test_what_holds_everywhere_and_for_a_route(
         ),
         (
             f'[limits.bandwidth]\nsend = "1MiB"\n{ROUTE}limits.bandwidth = {{ receive = false, send = false }}\n',
-            [
-                "7: routes[0].limits.bandwidth.receive: `receive = false` without limits.bandwidth.receive; there is none to be lifted"
-            ],
+            [f"7: routes[0].limits.bandwidth.receive: `receive = false` without limits.bandwidth.receive; {NONE}"],
         ),
         (
             f"[limits.bandwidth]\nsend = false\n{ROUTE}limits.bandwidth.send = false\n",
-            [
-                "7: routes[0].limits.bandwidth.send: `send = false` without limits.bandwidth.send; there is none to be lifted"
-            ],
+            [f"7: routes[0].limits.bandwidth.send: `send = false` without limits.bandwidth.send; {NONE}"],
         ),
     ],
 )
