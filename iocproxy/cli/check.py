@@ -12,6 +12,7 @@ from iocproxy.config import Bandwidth, Config, LimitRule, Listener, Rates, Reque
 from iocproxy.config.shapes import UNBOUNDED
 from iocproxy.config.values import show_duration, show_size
 from iocproxy.server.material import Material, faults_of, load_material
+from iocproxy.server.storage import try_storage
 from iocproxy.telemetry.lines import printable
 
 
@@ -23,6 +24,7 @@ def check(file: Path) -> Text:
     find_modules_beside(file)
     config = load_config(file, further=faults_of)
     material = load_material(config)
+    try_storage(config)
     sections = (
         ("Listeners", [row for listener in config.listeners for row in _listener(listener)]),
         ("Routes", list(_routes(config))),
@@ -105,6 +107,8 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
     if bandwidth:
         yield "bandwidth", bandwidth
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
+    if limits.storage != "memory":
+        yield "shared", f"through {limits.storage}, under {limits.redis.prefix}"
     if limits.exempt:
         yield "exempt", ", ".join(map(str, limits.exempt))
 

@@ -199,13 +199,18 @@ class Redis(Section):
     on_failure: Annotated[str, shapes.choice("local", "allow", "deny")] = Field(
         "local",
         description='While it is slow or gone: "local" lets each proxy count for itself, "allow" lets everybody pass, '
-        '"deny" answers 503.',
+        '"deny" answers requests with 503, and connections are counted as with "local".',
         examples=["local"],
     )
     prefix: Annotated[str, shapes.redis_prefix()] = Field(
         "iocproxy:",
         description="What its keys begin with. Proxies with the same prefix share their limits.",
         examples=["shop:"],
+    )
+    ca: FilePath | None = Field(
+        None,
+        description="For `rediss://`: the authorities its certificate is checked against, in place of the system's.",
+        examples=["redis-ca.pem"],
     )
 
 
@@ -225,7 +230,9 @@ class Limits(Section):
         examples=[100_000],
     )
     storage: Storage = Field(
-        "memory", description="Where the windows are kept: in this process, or shared.", examples=["memory"]
+        "memory",
+        description="Where the windows are kept: in this process, or shared with others through Redis or Valkey.",
+        examples=["memory", "redis://10.0.0.5:6379/0"],
     )
     redis: Redis = Field(default_factory=Redis, description="The shared windows.")
     access: AccessLists = Field(default_factory=AccessLists, description="Who may connect at all.")

@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from iocproxy.config import limit_values, values
 from iocproxy.config.limit_values import Key, Rate, Rates
+from iocproxy.config.redis_url import RedisUrl, read_storage, write_storage
 from iocproxy.config.source import base_directory
 from iocproxy.config.values import Bind, Network, RefusedError, Server
 
@@ -194,12 +195,6 @@ def _read_page_path(value: Any) -> Path:
 
 def _read_workers(value: Any) -> int | str:
     return "auto" if value == "auto" else _between(values.read_whole, 1, 256)(value)
-
-
-def _read_storage(value: Any) -> str:
-    if not isinstance(value, str) or not (value == "memory" or value.startswith(("redis://", "rediss://"))):
-        raise RefusedError
-    return value
 
 
 def redis_prefix() -> Shape:
@@ -389,9 +384,12 @@ Workers: TypeAlias = Annotated[
     ),
 ]
 Storage: TypeAlias = Annotated[
-    str,
+    str | RedisUrl,
     Shape(
-        '"memory" or "redis://HOST:PORT/DB"', _read_storage, {"type": "string", "pattern": "^(memory|rediss?://.+)$"}
+        '"memory", or "redis://[USER:PASSWORD@]HOST[:PORT][/DB]", with TLS "rediss://…"',
+        read_storage,
+        {"type": "string", "pattern": "^(memory|rediss?://[^?#]+)$"},
+        write_storage,
     ),
 ]
 

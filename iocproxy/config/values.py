@@ -393,7 +393,10 @@ def read_class_name(value: Any) -> str:
 
 # --- showing what stands there --------------------------------------------------------------------------------
 
-_CREDENTIALS = re.compile(r"//[^/\s]*@")
+#: The last @ ends them: a password may hold what it should not, and is no less one.
+_CREDENTIALS = re.compile(r"//.*@", re.DOTALL)
+#: What has no @ may be a password all the same, where the host was forgotten.
+_REDIS = re.compile(r"(rediss?://)(?!…@|[A-Za-z0-9_.-]*(?:/|:[0-9]*(?:/|$)|$)|\[).+", re.DOTALL)
 _ESCAPES = {char: f"\\u{char:04x}" for char in (*range(0x20), 0x7F)} | {
     ord("\\"): "\\\\",
     ord('"'): '\\"',
@@ -407,7 +410,7 @@ def show(value: Any, width: int = 60) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        text = _CREDENTIALS.sub("//…@", value)
+        text = _REDIS.sub(r"\1…", _CREDENTIALS.sub("//…@", value))
         if len(text) > width:
             text = f"{text[:width]}…"
         return f'"{text.translate(_ESCAPES)}"'

@@ -18,6 +18,7 @@ from iocproxy.config.limit_names import limit_names
 from iocproxy.config.lines import spell
 from iocproxy.config.request_limit_contradictions import request_limits
 from iocproxy.config.sections import Http
+from iocproxy.config.storage import shared_windows
 from iocproxy.config.values import (
     Server,
     read_bind,
@@ -38,6 +39,7 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *_routes(settings),
         *_heads(settings),
         *_access_file(settings),
+        *shared_windows(settings),
         *listener_tables(settings),
         *field_names(settings),
         *request_limits(settings),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from iocproxy.message import Client, Record, Request, Response
 from iocproxy.middleware.guard import Guard
 
-OnConnect = Callable[[Client], "bool | str | Awaitable[bool | None] | None"]
+OnConnect = Callable[[Client], "bool | str | Awaitable[bool | str | None] | None"]
 OnRequest = Callable[[Request], "Response | Awaitable[Response | None] | None"]
 OnResponse = Callable[[Request, Response], "Awaitable[None] | None"]
 OnComplete = Callable[[Record], "Awaitable[None] | None"]

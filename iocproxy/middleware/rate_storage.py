@@ -40,6 +40,10 @@ class Answer(NamedTuple):
     left: tuple[Left, ...] = ()
 
 
+class Unavailable(Exception):  # noqa: N818 - what becomes of it is an answer, and not a fault
+    """The storage cannot be asked now."""
+
+
 class RateStorage(Protocol):
     """What holds the windows."""
 
@@ -51,6 +55,8 @@ class RateStorage(Protocol):
 
         The answers may have to be awaited. Then the request may be over before they come, its client gone: an awaitable
         that nobody ever awaits, or whose waiting is cancelled, must leave nothing behind (a future, not a coroutine).
+
+        Raises Unavailable, at once or when it is awaited, where nobody can say and nobody is to pass.
         """
 
     def shortcut(self, windows: Windows) -> Callable[[bytes, float], float] | None:
@@ -71,7 +77,7 @@ class LocalRates:
         now = self._clock()
         if len(questions) == 1:
             (only,) = questions
-            return [_answer(only, only.windows.check(only.key, now, only.cost), now)]
+            return [answer(only, only.windows.check(only.key, now, only.cost), now)]
         *others, last = questions
         # :: Step 1, ask; the last one counts at once when the others let it
         refused = False
@@ -88,7 +94,7 @@ class LocalRates:
             for question, wait in zip(others, waits, strict=False):
                 if not wait:
                     question.windows.count(question.key, now, question.cost)
-        return [_answer(question, wait, now) for question, wait in zip(questions, waits, strict=True)]
+        return [answer(question, wait, now) for question, wait in zip(questions, waits, strict=True)]
 
     def shortcut(self, windows: Windows) -> Callable[[bytes, float], float]:
         """See `RateStorage`."""
@@ -98,7 +104,8 @@ class LocalRates:
 _WITHIN = Answer(0.0)
 
 
-def _answer(question: Question, wait: float, now: float) -> Answer:
+def answer(question: Question, wait: float, now: float) -> Answer:
+    """With what is left in the windows of this process, where that was asked for."""
     if not question.tell:
         return Answer(wait) if wait else _WITHIN
     left = []

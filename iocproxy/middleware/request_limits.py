@@ -28,7 +28,7 @@ from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client, Request, Response
 from iocproxy.middleware.decisions import Decided
 from iocproxy.middleware.guard import Guard, Refusal
-from iocproxy.middleware.rate_storage import Answer, Left, Question, RateStorage
+from iocproxy.middleware.rate_storage import Answer, Left, Question, RateStorage, Unavailable
 from iocproxy.middleware.ratelimit_fields import Policies, add_to_response, ratelimit_fields
 from iocproxy.middleware.request_keys import KeyReader, NoKey
 from iocproxy.telemetry import Counters
@@ -185,7 +185,10 @@ class RequestLimits(Guard):
         if not questions:
             self._admit(request, dry_places, would, ())
             return None
-        answers = self._rates.ask(questions)
+        try:
+            answers = self._rates.ask(questions)
+        except Unavailable:
+            return self._nobody_knows(request)
         if isinstance(answers, Awaitable):
             return self._answered_later(request, asked, dry_places, would, answers)
         return self._answered(request, asked, dry_places, would, answers)
@@ -198,7 +201,11 @@ class RequestLimits(Guard):
         would: list[_Counted],
         answers: Awaitable[Sequence[Answer]],
     ) -> Refusal | None:
-        return self._answered(request, asked, dry_places, would, await answers)
+        try:
+            said = await answers
+        except Unavailable:
+            return self._nobody_knows(request)
+        return self._answered(request, asked, dry_places, would, said)
 
     def _answered(
         self,
@@ -279,6 +286,11 @@ class RequestLimits(Guard):
         """When one of the requests under way ends nobody knows, so there is no Retry-After that could be true."""
         why = f"too many requests under way for the limit {limit.decided.name!r}"
         return self._refuse(request, limit, key, limit.status, why)
+
+    def _nobody_knows(self, request: Request) -> Refusal:
+        """No limit's doing, so none of them counts it as refused."""
+        self._leave(request)
+        return Refusal(503, "the limits' storage cannot be asked", [("Retry-After", "1")])
 
     def _without_key(self, request: Request, limit: RequestLimit, why: NoKey) -> Refusal:
         status, said = (400, "an ambiguous key") if why is NoKey.AMBIGUOUS else (403, "no key")

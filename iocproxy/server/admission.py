@@ -209,7 +209,7 @@ class Admission:
         sock.close()
         self._leave(client, self._chain.doorkeepers[:index])
         own = index < self._chain.own_doorkeepers and isinstance(why, str)
-        counter = _REFUSALS[str(why)] if own else "refused_middleware"
+        counter = _REFUSALS.get(str(why), "refused_middleware") if own else "refused_middleware"
         setattr(self._counters, counter, getattr(self._counters, counter) + 1)
         self._log.debug("connection_refused", client=client.address, listener=client.listener, reason=str(why))
 

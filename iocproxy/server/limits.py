@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from iocproxy.config import Config, Rates
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
 from iocproxy.message import Client
-from iocproxy.middleware.connection_limits import ConnectionLimits
+from iocproxy.middleware.connection_limits import ConnectionLimits, SharedConnectionLimits
 from iocproxy.middleware.handshake_limits import HandshakeLimits
 from iocproxy.server.request_limits import request_limits
 from iocproxy.server.surroundings import Surroundings
@@ -36,7 +39,10 @@ def _connection_limits(config: Config, around: Surroundings, exempt: NetworkSet)
             around.counters.dry_run_connections += 1
         decided[why].refuse(client.key, client.address, listener=client.listener)
 
-    return ConnectionLimits(
+    make: Callable[..., ConnectionLimits] = ConnectionLimits
+    if around.shared is not None:
+        make = partial(SharedConnectionLimits, around.shared, "connections rate")
+    return make(
         ConcurrencyLimit(limits.concurrent, limits.total),
         _windows(limits.rate, config.limits.max_clients),
         exempt,

@@ -21,6 +21,7 @@ from iocproxy.server import access_lists
 from iocproxy.server.certificates import Loaded, load_listener
 from iocproxy.server.pages import load_pages
 from iocproxy.server.policies import load_policies
+from iocproxy.server.storage import storage_faults
 from iocproxy.server.upstream_tls import load_upstream_tls
 from iocproxy.tls import UpstreamTls, check_ciphers, load_certificate
 
@@ -73,6 +74,7 @@ def load_material(config: Config) -> Material:
             material.middlewares.append(load_middleware(entry.use, entry.options, path=f"middleware[{index}]"))
         except ConfigError as error:
             faults.extend(error.faults)
+    faults.extend(storage_faults(config))
     faults.extend(_access_file(config.logging))
     if faults:
         raise ConfigError(in_order(config.placed(fault) for fault in faults))

@@ -45,6 +45,7 @@ from iocproxy.server.conduct import Conduct
 from iocproxy.server.gatekeepers import Gatekeepers
 from iocproxy.server.material import Material, access_file_fault, load_material
 from iocproxy.server.shedding import watch_memory
+from iocproxy.server.storage import open_storage, shared_windows
 from iocproxy.server.surroundings import Surroundings
 from iocproxy.telemetry import AccessLog, Counters, LogFormat, Writer, library_logger
 from iocproxy.telemetry.library_stream import LibraryStream
@@ -116,6 +117,8 @@ class Proxy:
         stats["accept_errors"] = sum(listener.lost + listener.paused for listener in self._listeners)
         stats["limits"] = self._decisions.stats()
         stats["offenders"] = self._decisions.offenders()
+        shared = self._around.shared if self._around is not None else None
+        stats["storage"] = shared.stats() if shared is not None else {}
         gates = self._assembly.gates if self._assembly is not None else None
         stats["access"] = gates.lists.stats() if gates is not None and gates.lists is not None else {}
         stats["denials"] = gates.doorman.stats() if gates is not None else {}
@@ -192,8 +195,8 @@ class Proxy:
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Load, bind, listen. Raises `ConfigError` with every fault of what is loaded or, when there is none, of what
-        is bound; then nothing is left running.
+        """Load, bind, listen. Raises `ConfigError` with every fault of what is loaded or, when there is none, of the
+        limits' storage and of what is bound; then nothing is left running.
 
         Raises RuntimeError when it was started before, or when `stop` was called meanwhile. Whoever calls this calls
         `stop`.
@@ -212,22 +215,24 @@ class Proxy:
         config, loop = self.config, asyncio.get_running_loop()
         keep_buffers_on_the_heap()
         executor = ThreadPoolExecutor(config.server.threads, thread_name_prefix="iocproxy")
+        tasks, resolver = Tasks(self._log), Resolver(loop)
         around = self._around = Surroundings(
             clock=self._clock,
             log=self._log,
             counters=self._counters,
             decisions=self._decisions,
-            tasks=Tasks(self._log),
+            tasks=tasks,
             wheel=DeadlineWheel(loop),
-            resolver=Resolver(loop),
+            resolver=resolver,
             executor=executor,
             access=self._access_log(),
             on_record=self._on_record,
+            shared=shared_windows(config, self._clock, self._log, tasks, resolver),
         )
         material = await loop.run_in_executor(executor, load_material, config)
+        faults = await open_storage(config, around.shared)
         if self._asked.is_set():
             raise RuntimeError("the proxy was stopped while it started")
-        faults: list[Fault] = []
         sockets = self._bind(faults)
         if around.access is not None:
             self._open_access_log(around.access, faults)
@@ -389,6 +394,8 @@ class Proxy:
                     server.abort()
         if around is not None:
             await around.tasks.close()
+            if around.shared is not None:
+                await around.shared.close()
             around.resolver.close()
             around.wheel.stop()
             await _in_thread(functools.partial(_join, around))

@@ -9,7 +9,7 @@ from iocproxy.config.limit_values import Key, KeyPart
 from iocproxy.config.limits import LimitRule
 from iocproxy.config.limits import RequestLimits as RequestSettings
 from iocproxy.limits import ConcurrencyLimit, NetworkSet, Windows
-from iocproxy.middleware.rate_storage import LocalRates
+from iocproxy.middleware.rate_storage import LocalRates, RateStorage
 from iocproxy.middleware.ratelimit_fields import Policies
 from iocproxy.middleware.request_keys import key_reader
 from iocproxy.middleware.request_limits import Plan, RequestLimit, RequestLimits
@@ -32,7 +32,7 @@ def request_limits(config: Config, around: Surroundings) -> RequestLimits | None
     elsewhere = _plan(default, everywhere, 1)
     if not any(plan.all_limits() for plan in (elsewhere, *plans.values())):
         return None
-    rates = LocalRates(around.clock)
+    rates: RateStorage = LocalRates(around.clock) if around.shared is None else around.shared
     return RequestLimits(elsewhere, plans, NetworkSet(settings.exempt), rates, around.clock, around.counters)
 
 

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from iocproxy.clock import Clock
 from iocproxy.message import Record
 from iocproxy.middleware.decisions import Decisions
+from iocproxy.middleware.shared_windows import SharedWindows
 from iocproxy.net.deadlines import DeadlineWheel
 from iocproxy.net.resolver import Resolver
 from iocproxy.net.tasks import Tasks
@@ -31,3 +32,5 @@ class Surroundings:
     executor: ThreadPoolExecutor
     access: AccessLog | None
     on_record: Callable[[Record], None] | None
+    #: None where each proxy counts for itself
+    shared: SharedWindows | None = None

@@ -634,7 +634,10 @@ proxy_protocol = true
         LEAST + '[server]\nworkers = "many"\n[limits]\nstorage = "disk"\n',
         [
             '4: server.workers: "many"; must be a whole number from 1 to 256, or "auto"',
-            '6: limits.storage: "disk"; must be "memory" or "redis://HOST:PORT/DB"',
+            (
+                '6: limits.storage: "disk"; must be "memory", or "redis://[USER:PASSWORD@]HOST[:PORT][/DB]", with TLS '
+                '"rediss://…"'
+            ),
         ],
     ),
     "a key written twice": (
