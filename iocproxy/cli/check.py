@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.text import Text
 
 from iocproxy.cli.options import find_modules_beside
-from iocproxy.config import Config, LimitRule, Listener, Rates, RequestLimits, load_config
-from iocproxy.config.values import show_duration
+from iocproxy.config import Bandwidth, Config, LimitRule, Listener, Rates, RequestLimits, RouteBandwidth, load_config
+from iocproxy.config.shapes import UNBOUNDED
+from iocproxy.config.values import show_duration, show_size
 from iocproxy.server.material import Material, faults_of, load_material
 from iocproxy.server.storage import try_storage
 from iocproxy.telemetry.lines import printable
@@ -74,7 +75,9 @@ def _routes(config: Config) -> Iterator[tuple[str, str]]:
         own = route.limits.requests
         limit = "" if own is None else f"   {_requests(own)}, counted on its own"
         cost = "" if route.limits.cost == 1 else f"   each request counts for {route.limits.cost}"
-        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}{cost}"
+        pace = _bandwidth(route.limits.bandwidth)
+        pace = pace and f"   {pace}"
+        yield f"{route.host or 'any host'} {route.path}", f"-> {route.upstream}{limit}{cost}{pace}"
         for rule in route.limits.rules:
             yield "", f"{rule.name}: {_requests(rule)}"
 
@@ -100,11 +103,25 @@ def _limits(config: Config) -> Iterator[tuple[str, str]]:
     yield "requests", _requests(limits.requests)
     for rule in limits.rules:
         yield rule.name, _requests(rule)
+    bandwidth = _bandwidth(limits.bandwidth)
+    if bandwidth:
+        yield "bandwidth", bandwidth
     yield "a client is", f"an IPv4 /{limits.ipv4_prefix} or an IPv6 /{limits.ipv6_prefix}"
     if limits.storage != "memory":
         yield "shared", f"through {limits.storage}, under {limits.redis.prefix}"
     if limits.exempt:
         yield "exempt", ", ".join(map(str, limits.exempt))
+
+
+def _bandwidth(given: Bandwidth | RouteBandwidth) -> str:
+    """What is said there, "" for nothing."""
+    said = (("from", given.receive), ("to", given.send))
+    parts = [f"{_octets(size)} a second {way} a connection" for way, size in said if size is not None]
+    return " and ".join(parts)
+
+
+def _octets(size: int) -> str:
+    return "any number of octets" if size == UNBOUNDED else show_size(size)
 
 
 def _requests(limit: RequestLimits) -> str:

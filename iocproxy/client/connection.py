@@ -57,6 +57,7 @@ _HEAD, _BODY, _BUSY, _TUNNEL, _LINGER, _CLOSED = State
 #: Why reading is paused, as bits of `_pauses`.
 _AHEAD = 1  # there is a request to be served before more may be read
 _HELD = 2  # the exchange cannot take more of the body
+PACED = 4  # the client has sent more than its bandwidth (client/paced.py)
 
 #: What may wait in the output buffer before the upstream is held, in octets.
 HIGH_WATER = 256 * 1024
@@ -81,6 +82,7 @@ class ClientConnection(asyncio.Protocol):
         "_eof",
         "_exchange",
         "_exchanges",
+        "_full",
         "_heads",
         "_in_head",
         "_keep_alive",
@@ -150,6 +152,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _HEAD
         self._pauses = 0
         self.blocked = False
+        self._full = False  # what was written waits for the client, and `response_write` runs: always `blocked` then
         self._stalled_at = 0
         self._eof = False
         self._lingered = 0
@@ -246,15 +249,20 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         assert self._link is not None
-        self.blocked = True
+        self.blocked = self._full = True
         self._stalled_at = unread_octets(self._link)
         self.timer.arm(self.rules.timeouts.response_write)
         if self._exchange is not None:
             self._exchange.client_blocked()
 
     def resume_writing(self) -> None:
-        self.blocked = False
+        self._full = False
         self._arm()
+        self._writable()
+
+    def _writable(self) -> None:
+        """Nothing stands in the way of writing any more."""
+        self.blocked = False
         if self._exchange is not None:
             self._exchange.client_unblocked()
         elif self._ahead:
@@ -323,7 +331,7 @@ class ClientConnection(asyncio.Protocol):
                 self._arm_body()
 
     def touch(self) -> None:
-        if not self.blocked:
+        if not self._full:
             self.timer.arm(self.rules.timeouts.tunnel_idle)
 
     def reached(self) -> Address | None:
@@ -427,11 +435,11 @@ class ClientConnection(asyncio.Protocol):
             if reader.done:
                 self._body_done(reader.rest)
             else:
+                self._unpause(_AHEAD)  # before there is a body: the pause was none of its time
                 self._state = _BODY
                 self._body_begun = self._loop.time()
                 self._body_octets = len(rest)
                 self._waits = head.expects_continue and not rest
-                self._unpause(_AHEAD)
             self._exchange = self._exchanges.begin(self, head, body, done=reader.done, trailers=reader.trailers)
             if self._state is _BODY:
                 self._arm_body()
@@ -532,7 +540,7 @@ class ClientConnection(asyncio.Protocol):
     def _arm_body(self) -> None:
         """Until the silence is too long, or the body has come too slowly on the whole, whichever is sooner."""
         rules = self.rules
-        if self.blocked:
+        if self._full:
             return  # `response_write` runs
         if self._waits:
             self.timer.cancel()  # the upstream's deadline runs
@@ -549,7 +557,7 @@ class ClientConnection(asyncio.Protocol):
             self.handshake_late()
         elif state is _CLOSED:
             self.abort()
-        elif self.blocked:
+        elif self._full:
             self._write_stalled()
         elif state is _HEAD:
             if self._heads.kept:

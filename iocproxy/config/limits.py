@@ -178,7 +178,8 @@ class Penalty(Section):
 
 
 class Bandwidth(Section):
-    """Octets a second on one client connection, by pausing whoever sends. TLS and HTTP framing are counted with it."""
+    """Octets a second on one client connection, kept to by pausing whoever sends. Heads and framing are counted, TLS
+    around them is not."""
 
     receive: Annotated[int | None, shapes.size("1KiB", "1024GiB").or_off()] = Field(
         None, description="From a client.", examples=["1MiB"]

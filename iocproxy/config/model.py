@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from iocproxy.config.base import Section
 from iocproxy.config.faults import place, problems_of, raise_faults
-from iocproxy.config.limits import Limits
+from iocproxy.config.limits import Bandwidth, Limits
 from iocproxy.config.sections import (
     Admin,
     Errors,
@@ -22,7 +22,7 @@ from iocproxy.config.sections import (
     Timeouts,
     Upstream,
 )
-from iocproxy.config.shapes import Items, NotYet, SomeItems, UpstreamName
+from iocproxy.config.shapes import UNBOUNDED, Items, NotYet, SomeItems, UpstreamName
 from iocproxy.config.source import Source, current
 from iocproxy.config.whole import contradictions
 from iocproxy.errors import Fault
@@ -80,6 +80,13 @@ class Config(Section):
     def timeouts_of(self, route: Route) -> Timeouts:
         """As `http_of`, of the timeouts."""
         return self.timeouts.model_copy(update=_given(route.timeouts))
+
+    def bandwidth_of(self, route: Route) -> Bandwidth:
+        """As `http_of`, of the octets a second."""
+        own = _given(route.limits.bandwidth)
+        return self.limits.bandwidth.model_copy(
+            update={name: None if value == UNBOUNDED else value for name, value in own.items()}
+        )
 
     @property
     def effective_routes(self) -> tuple[Route, ...]:

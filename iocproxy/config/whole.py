@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from iocproxy.config.access_contradictions import access
+from iocproxy.config.bandwidth_contradictions import bandwidths
 from iocproxy.config.client_certificates import field_names, listener_tables
 from iocproxy.config.faults import Problem, did_you_mean
 from iocproxy.config.given import attempt, get, items, readable_server
@@ -44,6 +45,7 @@ def contradictions(settings: Mapping[str, Any]) -> list[Problem]:
         *request_limits(settings),
         *limit_names(settings),
         *access(settings),
+        *bandwidths(settings),
     ]
 
 

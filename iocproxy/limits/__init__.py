@@ -1,4 +1,4 @@
-"""Limits per client: sliding windows, connections at once, and the keys and networks they go by.
+"""Limits per client: sliding windows, connections at once, bandwidth, and the keys and networks they go by.
 
 Pure: nothing here reads a clock, opens a socket, logs or awaits. Time is an argument, in seconds.
 """
@@ -9,6 +9,7 @@ from iocproxy.limits.access import AccessMap, Networks
 from iocproxy.limits.concurrency import ConcurrencyLimit, Refused
 from iocproxy.limits.denials import Denials
 from iocproxy.limits.keys import ClientKeys, NetworkSet
+from iocproxy.limits.pace import Pace
 from iocproxy.limits.window import WindowLimit
 from iocproxy.limits.windows import Windows
 
@@ -19,6 +20,7 @@ __all__ = [
     "Denials",
     "NetworkSet",
     "Networks",
+    "Pace",
     "Refused",
     "WindowLimit",
     "Windows",

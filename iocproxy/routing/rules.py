@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from iocproxy.config import Http, Timeouts
+from iocproxy.config import Bandwidth, Http, Timeouts
 
 
 class Rules(NamedTuple):
@@ -19,10 +19,12 @@ class Rules(NamedTuple):
     min_body_rate: int
     min_body_grace: float
     trace: bool
+    receive: int  #: octets a second from a client, 0 for no bound
+    send: int  #: octets a second to it, 0 for no bound
     timeouts: Timeouts
 
 
-def compile_rules(http: Http, timeouts: Timeouts, everywhere: Http) -> Rules:
+def compile_rules(http: Http, timeouts: Timeouts, bandwidth: Bandwidth, everywhere: Http) -> Rules:
     """The rules of a route with these settings; `everywhere` is what a head must keep within in any case."""
     heads = ("max_request_line", "max_head", "max_fields")
     return Rules(
@@ -35,5 +37,7 @@ def compile_rules(http: Http, timeouts: Timeouts, everywhere: Http) -> Rules:
         min_body_rate=http.min_body_rate,
         min_body_grace=http.min_body_grace,
         trace=http.trace,
+        receive=bandwidth.receive or 0,
+        send=bandwidth.send or 0,
         timeouts=timeouts,
     )

@@ -7,14 +7,16 @@ handshake. What is refused is closed, with a reset where bytes are waiting; ther
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from structlog.typing import FilteringBoundLogger
 
 from iocproxy.client.connection import ClientConnection
+from iocproxy.client.paced import PacedConnection, Pacing
 from iocproxy.errors import HandshakeFailure, ProxyError, TlsFailure
 from iocproxy.exchange.service import Service
 from iocproxy.http1.heads import HeadLimits
@@ -73,8 +75,9 @@ class Admission:
         log: FilteringBoundLogger,
         handshakes: HandshakeLimits | None,
         sheds: bool = False,
+        pacing: Pacing | None = None,
     ) -> None:
-        """With `sheds`, idle connections are closed when room is needed."""
+        """With `sheds`, idle connections are closed when room is needed; with `pacing` they may have a bandwidth."""
         self._loop = asyncio.get_running_loop()
         self._service = service
         self._chain = chain
@@ -82,6 +85,9 @@ class Admission:
         self._limits = limits
         self._parser = RequestHeadParser(limits, service.identity.reserved if service.identity is not None else None)
         self._rules = rules
+        self._connection: Callable[..., ClientConnection] = (
+            ClientConnection if pacing is None else functools.partial(PacedConnection, pacing=pacing)
+        )
         self._wheel = wheel
         self._executor = executor
         self._turns = Turns(self._loop)
@@ -209,7 +215,7 @@ class Admission:
 
     async def _attach(self, sock: Arrival, client: Client, store: CertificateStore | None) -> None:
         conduct = self.conducts.get(client.listener, self._plain)
-        connection = ClientConnection(
+        connection = self._connection(
             client,
             conduct.exchanges,
             scheme="http" if store is None else "https",

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from iocproxy.client.paced import Pacing
 from iocproxy.config import ClientCertificateFields, Config
 from iocproxy.exchange.identity import IdentityFields
 from iocproxy.exchange.pages import ErrorPages
@@ -44,7 +45,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
     head = HeadLimits(config.http.max_request_line, config.http.max_head, config.http.max_fields)
     keys = ClientKeys(config.limits.ipv4_prefix, config.limits.ipv6_prefix)
     upstreams = _upstreams(config, material, around, head)
-    everywhere = compile_rules(config.http, config.timeouts, config.http)
+    everywhere = compile_rules(config.http, config.timeouts, config.limits.bandwidth, config.http)
     table = RouteTable(
         Route(
             route_name(route.host, route.path),
@@ -52,7 +53,9 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
             route.path,
             Goal(
                 upstreams[route.upstream],
-                compile_rules(config.http_of(route), config.timeouts_of(route), config.http),
+                compile_rules(
+                    config.http_of(route), config.timeouts_of(route), config.bandwidth_of(route), config.http
+                ),
                 _UPSTREAM_HOSTS.get(route.upstream_host, route.upstream_host.encode("ascii")),
                 ErrorPages(pages, material.pages),
             ),
@@ -90,6 +93,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         log=around.log,
         handshakes=handshake_limits(config, around),
         sheds=config.limits.connections.shed,
+        pacing=_pacing(config, around),
     )
     if admission.shedding is not None:
         for member in chain.members:
@@ -98,6 +102,14 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
     if any(listener.proxy_protocol for listener in config.listeners):
         admission.headers = _awaited_headers(config, around, keys, admission)
     return Assembly(service, admission, upstreams, gates)
+
+
+def _pacing(config: Config, around: Surroundings) -> Pacing | None:
+    """None where no connection can have a bandwidth."""
+    bandwidths = [config.limits.bandwidth, *map(config.bandwidth_of, config.effective_routes)]
+    if not any(bandwidth.receive or bandwidth.send for bandwidth in bandwidths):
+        return None
+    return Pacing(NetworkSet(config.limits.exempt), around.counters)
 
 
 def _awaited_headers(config: Config, around: Surroundings, keys: ClientKeys, admission: Admission) -> AwaitedHeaders:

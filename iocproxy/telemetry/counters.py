@@ -31,6 +31,7 @@ class Counters:
         "handshakes_failed",
         "handshakes_full",
         "handshakes_resumed",
+        "paced",
         "proxy_protocol_failures",
         "refused_concurrent",
         "refused_denied",
@@ -68,6 +69,7 @@ class Counters:
         self.proxy_protocol_failures = dict.fromkeys(ProxyHeaderFailure, 0)
         #: closed while idle to make room, by what had run out
         self.shed = {"total": 0, "files": 0, "memory": 0}
+        self.paced = 0  #: how often reading was paused, from a client or for it, to keep to its bandwidth
         # what a limit with `dry_run` would have refused
         self.dry_run_connections = 0
         self.dry_run_requests = 0
@@ -122,6 +124,7 @@ class Counters:
                 "middleware": self.refused_middleware,
             },
             "connections_shed": dict(self.shed),
+            "paced": self.paced,
             "dry_run": {"connections": self.dry_run_connections, "requests": self.dry_run_requests},
             "accept_errors": self.accept_errors,
             "proxy_protocol_failures": {str(why): count for why, count in self.proxy_protocol_failures.items()},

@@ -208,7 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _arm_response(self) -> None:
         """The response's time counts from the last of the request; until then the silence is the client's."""
-        if self._owed:
+        if self._owed and not self._held:  # while it is held the silence is ours
             self._timer.arm(self._timeouts.upstream_response)
         else:
             self._timer.cancel()

@@ -99,6 +99,9 @@ rate = "60/1m"
 key = ["header:X-Api-Key", "path:1"]
 missing = "skip"
 status = 503
+[limits.bandwidth]
+receive = "1MiB"
+send = "10MiB"
 [[limits.rules]]
 name = "all"
 concurrent = 900
@@ -108,6 +111,7 @@ dry_run = true
 path = "/search"
 upstream = "app"
 limits.cost = 5
+limits.bandwidth = { receive = "64KiB", send = false }
 [[routes.limits.rules]]
 name = "searches"
 rate = "30/1m"
@@ -117,12 +121,14 @@ missing = "refuse"
     code, said, wrong = run("check", "--config", file)
     assert (code, wrong) == (0, "")
     for line in (
-        "  any host /search  -> app   each request counts for 5\n",
+        "  any host /search  -> app   each request counts for 5   64KiB a second from a connection and ",
+        " and any number of octets a second to a connection\n",
         "                    searches: 30 requests in any 60s for each cookie:sid, 403 without\n",
         "  requests     20 requests in any 1s and 600 requests in any 60s and 50 requests under way a client, ",
         " under way a client, RateLimit fields\n",
         "  writes       60 POST and PUT in any 60s for each header:x-api-key + path:1, answered with 503, ",
         ", answered with 503, uncounted without\n",
+        "  bandwidth    1MiB a second from a connection and 10MiB a second to a connection\n",
         "  all          900 requests under way of all clients together (dry run: only counted)\n",
     ):
         assert line in said, said

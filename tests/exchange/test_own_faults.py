@@ -26,7 +26,7 @@ from iocproxy.telemetry.counters import Counters
 LIMITS = HeadLimits()
 HEAD = RequestHeadParser(LIMITS).parse(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
 CONFIG = Config(listeners=[{"bind": "127.0.0.1:0"}], upstreams={"a": {"servers": ["http://127.0.0.1:9"]}})
-RULES = compile_rules(CONFIG.http, CONFIG.timeouts, CONFIG.http)
+RULES = compile_rules(CONFIG.http, CONFIG.timeouts, CONFIG.limits.bandwidth, CONFIG.http)
 
 
 class Side:

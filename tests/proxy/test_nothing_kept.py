@@ -16,6 +16,9 @@ from iocproxy.testing.websocket import connect
 from iocproxy.tls import TlsLink
 from iocproxy.upstream.connection import UpstreamConnection
 
+#: 100,000 octets pass in one read, and leave a pause behind that lasts longer than the connection.
+PACED = {"bandwidth": {"receive": "8KiB", "send": "8KiB"}}
+
 KINDS = (ClientConnection, UpstreamConnection, Exchange, Tunnel, TlsLink)
 
 
@@ -32,6 +35,7 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("paced", [False, True], ids=["", "paced"])
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize(
     "target",
@@ -39,14 +43,19 @@ def no_collector() -> Iterator[None]:
     ids=["answered", "upstream down", "no request", "refused", "tunnel", "tunnel left"],
 )
 def test_closed_connections_leave_no_circles(
-    iocproxy: ProxyFactory, iocproxy_origin: Origin, iocproxy_certificates: Certificates, tls: bool, target: str
+    iocproxy: ProxyFactory,
+    iocproxy_origin: Origin,
+    iocproxy_certificates: Certificates,
+    tls: bool,
+    target: str,
+    paced: bool,
 ) -> None:
     upstream = iocproxy_origin.url
     if target == "/down":
         with socket.create_server(("127.0.0.1", 0)) as gone:
             upstream = f"http://127.0.0.1:{gone.getsockname()[1]}"
     before = {id(each) for each in kept()}
-    proxy = iocproxy(upstream=upstream, tls=True, timeouts={"upstream_idle": "10ms"})
+    proxy = iocproxy(upstream=upstream, tls=True, timeouts={"upstream_idle": "10ms"}, limits=PACED if paced else {})
     for _ in range(3):
         address = proxy.tls_address if tls else proxy.address
         with RawClient(address, tls=iocproxy_certificates if tls else None) as client:

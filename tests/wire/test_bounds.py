@@ -210,6 +210,21 @@ def test_a_body_that_keeps_coming_but_too_slowly(any_front: Any) -> None:
     front.still_serves()
 
 
+def test_a_body_that_comes_too_slowly_behind_another_request(any_front: Any) -> None:
+    """The pause in which the second request waited for its turn is no time of its body's."""
+    front = any_front(http={"min_body_rate": 1000, "min_body_grace": "200ms"}, timeouts={"request_body": "30s"})
+    with front.client() as client:
+        client.send(b"GET /status/204 HTTP/1.1\r\nHost: a.test\r\n\r\n" + post(b"/", 100_000))
+        assert client.read_response().status == 204
+        sent = 0
+        while not answered(client, 0.02):
+            client.send(b"a")
+            sent += 1
+            assert sent < 1000
+        assert client.read_response().status == 408
+        client.expect_closed()
+
+
 def test_what_came_quickly_buys_time(front: Any) -> None:
     started = front(http={"min_body_rate": 1000, "min_body_grace": 0})
     with started.client() as client:
