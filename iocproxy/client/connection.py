@@ -66,7 +66,8 @@ HIGH_WATER = 256 * 1024
 _LINGER_TIME = 2.0
 _LINGER_OCTETS = 1024 * 1024
 
-#: How long a closing connection may take to write out what is left, in seconds.
+#: How long a closing connection may take to be gone, in seconds. Where a response is still to be read it is
+#: `response_write`, unless the connection is shed.
 _CLOSING = 5.0
 
 
@@ -348,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
 
     def shed(self) -> None:
         """Close, as the deadline would a little later: for a connection that is idle, or has not got beyond a head."""
-        self._close()
+        self._close(shed=True)
 
     def abort(self) -> None:
         """Close at once. A response under way is broken off so that it shows."""
@@ -536,6 +537,8 @@ class ClientConnection(asyncio.Protocol):
             self._arm_body()
         elif state is _TUNNEL:
             self.timer.arm(self.rules.timeouts.tunnel_idle)
+        elif state is _LINGER:
+            self.timer.arm(_LINGER_TIME)
 
     def _arm_body(self) -> None:
         """Until the silence is too long, or the body has come too slowly on the whole, whichever is sooner."""
@@ -556,7 +559,10 @@ class ClientConnection(asyncio.Protocol):
         if self.handshake_late is not None:
             self.handshake_late()
         elif state is _CLOSED:
-            self.abort()
+            if self._link is not None and self._link.get_write_buffer_size():
+                self._write_stalled()
+            else:
+                self.abort()
         elif self._full:
             self._write_stalled()
         elif state is _HEAD:
@@ -602,16 +608,24 @@ class ClientConnection(asyncio.Protocol):
         self._state = _LINGER
         self._ahead = b""
         self._unpause(_AHEAD | _HELD)
-        self.timer.arm(_LINGER_TIME)
+        if not self._full:  # else `response_write` runs
+            self.timer.arm(_LINGER_TIME)
         assert self._link is not None
         end_output(self._link)
 
-    def _close(self) -> None:
+    def _close(self, *, shed: bool = False) -> None:
         if self._state is not _CLOSED:
             self._state = _CLOSED
-            if self._link is not None:
-                self.timer.arm(_CLOSING)
-                self._link.close()
+            link = self._link
+            if link is not None:
+                if not shed and link.get_write_buffer_size():
+                    # The response is the client's to read, as slowly as one whose connection stays open.
+                    self._stalled_at = unread_octets(link)
+                    self.timer.arm(self.rules.timeouts.response_write)
+                else:
+                    self._stalled_at = 0
+                    self.timer.arm(_CLOSING)
+                link.close()
 
 
 def _not_connected(data: bytes) -> None:

@@ -6,7 +6,7 @@ Room runs out in three ways: `limits.connections.total` is reached, the process 
 has next to no memory left. Then a batch of idle connections is closed, as their timeout would have done a little later:
 
 1. those that have been open for `_GRACE` without a request, in their handshake or after it, and those whose head has
-   been coming for `_SLOW_HEAD`: who only holds places goes first, and it is what attackers do;
+   been coming for as long: who only holds places goes first, and it is what attackers do;
 2. those between two requests.
 
 In each the one that would have timed out first is the first to go, which is the one that has been idle for longest. A
@@ -42,9 +42,9 @@ from iocproxy.tls import ServerLink
 Why = Literal["total", "files", "memory"]
 
 #: How long (seconds) a connection may be open without a request, and how long a head may be coming, before it is among
-#: the first to go. A client that has something to say says it within a round trip or two.
+#: the first to go. A client that has something to say says it within a round trip or two. With much more for heads, a
+#: flood of slow ones would have all places to itself for so long, as those between requests are closed for it.
 _GRACE = 1.0
-_SLOW_HEAD = 5.0
 
 #: Connections closed for one look at all of them, at most; and at most this part of those that are open.
 _BATCH = 64
@@ -110,7 +110,6 @@ class Shedding:
         # The deadline of each was set when it began to wait: what is left of it says how long that was ago.
         silent = now + timeouts.request_header - _GRACE
         handshaking = now + timeouts.tls_handshake - _GRACE
-        slow = now + timeouts.request_header - _SLOW_HEAD
         found: list[tuple[int, float, ClientConnection, ServerLink | None]] = []
         for connection, link in self._open.items():
             if connection in leaving or connection.blocked:  # the latter still reads a response
@@ -124,7 +123,7 @@ class Shedding:
                     found.append((1, when, connection, link))
                 elif when <= silent:
                     found.append((0, when, connection, link))
-            elif connection.in_head and when <= slow:
+            elif connection.in_head and when <= silent:
                 found.append((0, when, connection, link))
         return found
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from iocproxy.net.sockets import KEEPALIVE_IDLE, bind_listener, prepare_client
+from iocproxy.net.sockets import KEEPALIVE_IDLE, UNSENT, bind_listener, prepare_client
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::"])
@@ -19,6 +19,8 @@ def test_an_accepted_socket_has_no_delay_and_keepalive(host: str) -> None:
             prepare_client(accepted)
             assert accepted.gettimeout() == 0
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            if sys.platform == "linux":
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
             if sys.platform == "win32":
                 return  # SIO_KEEPALIVE_VALS cannot be read back
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
