@@ -32,8 +32,8 @@ Share = Callable[..., RunningProxy]
 def share(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> Share:
     """Starts a proxy whose limits are kept in that Redis; `redis` is the table, with time enough to answer."""
 
-    def start(server: Any, limits: Any = SHARED, redis: Any = None, **settings: Any) -> RunningProxy:
-        storage = {"storage": getattr(server, "url", server), "redis": {"timeout": "1s", **(redis or {})}}
+    def start(at: Any, limits: Any = SHARED, redis: Any = None, **settings: Any) -> RunningProxy:
+        storage = {"storage": getattr(at, "url", at), "redis": {"timeout": "1s", **(redis or {})}}
         settings.setdefault("upstream", iocproxy_origin)
         return iocproxy(limits={**limits, **storage}, **settings)
 
@@ -162,6 +162,31 @@ def test_the_rate_of_connections_is_shared(share: Share, redis_server: Any) -> N
         assert proxy.wait_for(lambda proxy: proxy.stats()["connections_refused"]["rate"]) == 1
         proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
     assert one.stats()["limits"]["connections rate"]["refused"] == 1
+
+
+@pytest.mark.parametrize("piecewise", [False, True])
+def test_a_connection_goes_by_its_proxy_header(share: Share, redis_server: Any, piecewise: bool) -> None:
+    settings = {
+        "listeners": [{"bind": "127.0.0.1:0", "proxy_protocol": True}],
+        "server": {"trusted_proxies": ["127.0.0.0/8"]},
+    }
+    limits = {"connections": {"rate": "1/1m", "concurrent": 10}}
+    one, two = share(redis_server, limits, **settings), share(redis_server, limits, **settings)
+    for proxy, client_address, served in (
+        (one, b"192.0.2.1", True),
+        (two, b"192.0.2.2", True),
+        (two, b"192.0.2.1", False),
+    ):
+        with RawClient(proxy.address) as client:
+            sent = b"PROXY TCP4 " + client_address + b" 192.0.2.9 1 2\r\n" + GET
+            with contextlib.suppress(ConnectionError):  # refused before all of it was sent
+                (client.send_slowly if piecewise else client.send)(sent)
+            if served:
+                assert client.read_response().status == 204
+            else:
+                with contextlib.suppress(ConnectionError):
+                    assert client.sock.recv(1) == b""
+    assert two.wait_for(lambda proxy: proxy.stats()["connections_refused"]["rate"]) == 1
 
 
 def test_the_place_of_a_refused_connection_is_given_back(share: Share, redis_server: Any) -> None:
