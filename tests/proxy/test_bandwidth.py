@@ -347,10 +347,10 @@ def test_heads_are_paced_and_given_their_time(iocproxy: ProxyFactory, origin: Or
 
 def test_a_client_that_does_not_read_for_a_while(start: Start, origin: Origin) -> None:
     """Pauses begin and end while its buffer is full, and it fills in pauses."""
-    size = 16_000_000
+    size = 3_000_000
     proxy, client = start(
         upstream=origin,
-        limits={"bandwidth": {"send": "8MiB"}},
+        limits={"bandwidth": {"send": "1MiB"}},
         timeouts={"response_write": "10m", "upstream_body": "10m"},
     )
     client.send(b"GET /bytes/%d HTTP/1.1\r\nHost: a\r\n\r\n" % size)

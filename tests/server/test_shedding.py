@@ -94,7 +94,7 @@ def test_the_order() -> None:
         Connection("silent 9 s", 9),
         Connection("new", 0.9),
         head("head 6 s", 6),
-        head("head 4 s", 4),
+        head("head 0.9 s", 0.9),
         busy("busy"),
         kept("kept 2 s, reads a response", 2),
     )
