@@ -17,9 +17,9 @@ KEEPALIVE_PROBES = 6  # Windows always sends 10
 #: tcp_create_openreq_child): set once there, they save five system calls for each connection.
 INHERITED = sys.platform == "linux"
 
-#: On Linux, octets that the kernel takes from us for a client before it can send them. What is on its way is not counted,
-#: so no reader becomes slower by it. Without it the kernel takes what the send buffer may grow to, megabytes for each client
-#: that does not read, until TCP as a whole runs short of memory (tcp(7), tcp_mem) and everybody's connections stall.
+#: On Linux, octets that the kernel takes from us for a client before it can send them. What is on its way is not
+#: counted, so no reader becomes slower by it. Without it the kernel takes what the send buffer may grow to, megabytes
+#: for each client that does not read, until TCP as a whole runs short of memory (tcp(7), tcp_mem) and everybody stalls.
 UNSENT = 256 * 1024
 
 #: What `raise_file_limit` answers where there is no limit: the handles that a Windows process may have.
