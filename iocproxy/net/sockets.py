@@ -18,8 +18,8 @@ KEEPALIVE_PROBES = 6  # Windows always sends 10
 INHERITED = sys.platform == "linux"
 
 #: On Linux, octets that the kernel takes from us for a client before it can send them. What is on its way is not
-#: counted, so no reader becomes slower by it. Without it the kernel takes what the send buffer may grow to, megabytes for
-#: each client that does not read, until TCP as a whole runs short of memory (tcp(7), tcp_mem) and everybody's
+#: counted, so no reader becomes slower by it. Without it the kernel takes what the send buffer may grow to, megabytes
+#: for each client that does not read, until TCP as a whole runs short of memory (tcp(7), tcp_mem) and everybody's
 #: connections stall.
 UNSENT = 256 * 1024
 
