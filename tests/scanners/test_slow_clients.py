@@ -57,8 +57,8 @@ ATTACKS = {
     "range": ["-R", "-a", "5", "-b", "2000", "-t", "HEAD", "-u", "{url}/100000"],
 }
 
-# It makes nothing of a thousand connections, as what it is slow at would be blamed on the proxy. A path that is a number
-# is answered with so many octets, any other with none; bodies are thrown away.
+# It makes nothing of a thousand connections, as what it is slow at would be blamed on the proxy. A path that is a
+# number is answered with so many octets, any other with none; bodies are thrown away.
 ORIGIN = """
 import asyncio, re, socket, sys
 
@@ -341,7 +341,7 @@ def test_who_comes_when_all_places_are_taken(front: Callable[..., Front]) -> Non
     """Twice as many of them as there are places, no limit per client, and deadlines that are far away."""
     places = {"total": CONNECTIONS // 2, "rate": False, "concurrent": False}
     started = front(limits={"connections": places, "requests": {"rate": False}})
-    with others(started) as clients, attack("headers", started.url, 6) as process:
+    with others(started), attack("headers", started.url, 6) as process:
         most = started.watch(lambda _: process.poll() is not None, 15)
     assert most["open"] <= CONNECTIONS // 2
     assert most["shed"] >= 100
