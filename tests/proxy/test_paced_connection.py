@@ -214,6 +214,20 @@ def test_a_body_is_not_given_the_time_of_a_pause_that_began_before_it(seconds: f
     assert case.subject._body_begun == pytest.approx(begun + paused)
 
 
+def test_the_rate_of_a_route_ends_with_its_request() -> None:
+    case = Case()
+    usual = case.subject.rules
+    case.subject.rules = usual._replace(receive=0, send=0)  # as the exchange does
+    case.subject.data_received(POST)
+    case.subject.data_received(bytes(900_000))
+    case.subject.write(bytes(900_000))
+    assert case.told == []
+    case.subject.data_received(bytes(100_000))
+    case.subject.exchange_over(keep_alive=True)
+    case.subject.data_received(b"GET / HTTP/1.1\r\nX-Long: " + bytes(b"x" * 26 * KIB))  # its route is not known yet
+    assert case.told == ["stop"]
+
+
 def test_a_pause_of_the_last_request_ends_with_it() -> None:
     """What the client still sends is thrown away for a moment, and for that it has to be read."""
     case = Case()
