@@ -15,7 +15,7 @@ from iocproxy.testing.patience import PATIENCE
 from iocproxy.testing.websocket import connect
 
 RATE = 1024 * 1024
-SIZE = 2 * RATE + RATE // 2
+SIZE = 2 * RATE
 BODY = bytes(range(251)) * (SIZE // 251 + 1)
 BODY = BODY[:SIZE]
 UPGRADE = b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
