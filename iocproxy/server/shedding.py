@@ -120,7 +120,8 @@ class Shedding:
         handshaking = now + timeouts.tls_handshake - _GRACE
         found: list[tuple[int, float, ClientConnection, ServerLink | None]] = []
         for connection, link in self._open.items():
-            if connection in leaving or connection.blocked:  # the latter still reads a response
+            # Who is blocked still reads a response, and of who is not read a request may be here.
+            if connection in leaving or connection.blocked or connection.unread:
                 continue
             when = connection.timer.when
             if link is not None and link.info is None:

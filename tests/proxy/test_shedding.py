@@ -88,6 +88,22 @@ def test_nobody_goes_for_a_client_that_is_over_its_rate(
         assert shed(proxy)["total"] == 1
 
 
+def test_who_is_made_to_wait_for_its_bandwidth_is_not_idle(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
+    """Its next request may be here, unread: closing on top of that would reset the connection."""
+    limits = {"connections": {"total": 1}, "bandwidth": {"receive": "16KiB"}}
+    proxy = iocproxy(upstream=iocproxy_origin, limits=limits)
+    with RawClient(proxy.address) as client:
+        client.send(b"POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+        assert client.read_response().status == 200
+        client.send(b"GET /status/204 HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        with socket.create_connection(proxy.address, PATIENCE) as sock:
+            sock.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        assert client.read_response().status == 204
+    assert shed(proxy)["total"] == 0
+
+
 def test_who_is_exempt_holds_no_place_that_others_could_have(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
     go = threading.Event()
     iocproxy_origin.on("GET", "/slow", respond=[WaitFor(go), Send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")])
