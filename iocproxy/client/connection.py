@@ -180,6 +180,11 @@ class ClientConnection(asyncio.Protocol):
         return self._state is _HEAD and not self._heads.kept and not self._ahead
 
     @property
+    def unread(self) -> bool:
+        """Reading is paused: nobody knows what the client has sent since."""
+        return self._pauses != 0
+
+    @property
     def in_head(self) -> bool:
         """Within a head of which something is still to come."""
         return self._state is _HEAD and bool(self._heads.kept)

@@ -61,8 +61,12 @@ class ConnectionLimits(Guard):
 
     def _too_many(self, client: Client, why: str) -> str | None:
         """The client has no place."""
-        if why == "total" and self.make_room is not None and not self._dry_run and self.make_room():
-            return WAIT
+        if why == "total" and self.make_room is not None and not self._dry_run:
+            # Who is over its rate would only be refused in the end: nobody is closed for it.
+            if self._windows is not None and self._windows.peek(client.key, self._clock()):
+                why = "rate"
+            elif self.make_room():
+                return WAIT
         self._refused(client, why)
         return None if self._dry_run else why
 

@@ -21,7 +21,7 @@ from iocproxy.errors import HandshakeFailure, ProxyError, TlsFailure
 from iocproxy.exchange.service import Service
 from iocproxy.http1.heads import HeadLimits
 from iocproxy.http1.request import RequestHeadParser
-from iocproxy.limits import ClientKeys
+from iocproxy.limits import ClientKeys, NetworkSet
 from iocproxy.message import Client
 from iocproxy.middleware.chain import Chain, Doorkeeper
 from iocproxy.middleware.connection_limits import WAIT
@@ -75,9 +75,11 @@ class Admission:
         log: FilteringBoundLogger,
         handshakes: HandshakeLimits | None,
         sheds: bool = False,
+        exempt: NetworkSet | None = None,
         pacing: Pacing | None = None,
     ) -> None:
-        """With `sheds`, idle connections are closed when room is needed; with `pacing` they may have a bandwidth."""
+        """With `sheds`, idle connections are closed when room is needed; those of `exempt` networks take none at the
+        total. With `pacing` they may have a bandwidth."""
         self._loop = asyncio.get_running_loop()
         self._service = service
         self._chain = chain
@@ -105,7 +107,9 @@ class Admission:
         #: who goes when there is no room; None where nobody does
         self.shedding: Shedding | None = None
         if sheds:
-            self.shedding = Shedding(self._open, timeouts=rules.timeouts, now=wheel.time, counters=counters, log=log)
+            self.shedding = Shedding(
+                self._open, timeouts=rules.timeouts, now=wheel.time, counters=counters, log=log, exempt=exempt
+            )
         #: newcomers for whom a place is about to become free, as `admit` got them
         self._line: deque[tuple[Arrival, Address, str, CertificateStore | None]] = deque()
         self._draining = False

@@ -93,6 +93,7 @@ def assemble(config: Config, material: Material, around: Surroundings) -> Assemb
         log=around.log,
         handshakes=handshake_limits(config, around),
         sheds=config.limits.connections.shed,
+        exempt=NetworkSet(config.limits.exempt) if config.limits.exempt else None,
         pacing=_pacing(config, around),
     )
     if admission.shedding is not None:

@@ -36,6 +36,7 @@ from structlog.typing import FilteringBoundLogger
 
 from iocproxy.client.connection import ClientConnection
 from iocproxy.config import Timeouts
+from iocproxy.limits import NetworkSet
 from iocproxy.telemetry.counters import Counters
 from iocproxy.tls import ServerLink
 
@@ -63,7 +64,8 @@ _EPISODE = 10.0
 class Shedding:
     """Chooses and closes. `open_` is the owner's own dict of connections, looked at and never changed here.
 
-    `leaving` are those that were told to go and are not gone yet; the owner takes out of it who is.
+    `leaving` are those that were told to go and are not gone yet; the owner takes out of it who is. `exempt` are the
+    networks that no limit holds for: theirs is none of the places that the total is about.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Shedding:
         now: Callable[[], float],
         counters: Counters,
         log: FilteringBoundLogger,
+        exempt: NetworkSet | None = None,
     ) -> None:
         self._open = open_
         self._timeouts = timeouts
         self._now = now
         self._counters = counters
         self._log = log
+        self._exempt = exempt
         self._fruitless_until = -inf
         self._told: dict[Why, tuple[float, int]] = {}  # when it was last told of, and how many have been shed since
         self.leaving: set[ClientConnection] = set()
@@ -90,7 +94,9 @@ class Shedding:
         if now < self._fruitless_until:
             return False
         batch = min(_BATCH, max(1, len(self._open) // _PART))
-        found = heapq.nsmallest(batch, self._idle(now), key=lambda each: each[:2])
+        found = heapq.nsmallest(
+            batch, self._idle(now, None if why != "total" else self._exempt), key=lambda each: each[:2]
+        )
         if not found:
             self._fruitless_until = now + _FRUITLESS
             return False
@@ -104,7 +110,9 @@ class Shedding:
         self._tell(why, len(found), now)
         return True
 
-    def _idle(self, now: float) -> list[tuple[int, float, ClientConnection, ServerLink | None]]:
+    def _idle(
+        self, now: float, exempt: NetworkSet | None
+    ) -> list[tuple[int, float, ClientConnection, ServerLink | None]]:
         """(which go first, when they would have timed out, who)."""
         timeouts, leaving = self._timeouts, self.leaving
         # The deadline of each was set when it began to wait: what is left of it says how long that was ago.
@@ -112,7 +120,8 @@ class Shedding:
         handshaking = now + timeouts.tls_handshake - _GRACE
         found: list[tuple[int, float, ClientConnection, ServerLink | None]] = []
         for connection, link in self._open.items():
-            if connection in leaving or connection.blocked:  # the latter still reads a response
+            # Who is blocked still reads a response, and of who is not read a request may be here.
+            if connection in leaving or connection.blocked or connection.unread:
                 continue
             when = connection.timer.when
             if link is not None and link.info is None:
@@ -125,6 +134,8 @@ class Shedding:
                     found.append((0, when, connection, link))
             elif connection.in_head and when <= silent:
                 found.append((0, when, connection, link))
+        if exempt is not None:
+            found = [each for each in found if each[2].client.address not in exempt]
         return found
 
     def _tell(self, why: Why, count: int, now: float) -> None:

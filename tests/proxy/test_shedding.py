@@ -14,7 +14,17 @@ from typing import Any
 
 import pytest
 
-from iocproxy.testing import Certificates, Exchange, Origin, ProxyFactory, RawClient, RunningProxy
+from iocproxy.testing import (
+    Certificates,
+    Exchange,
+    ManualClock,
+    Origin,
+    ProxyFactory,
+    RawClient,
+    RunningProxy,
+    Send,
+    WaitFor,
+)
 from iocproxy.testing.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +62,69 @@ def test_the_longest_idle_makes_room(
     assert stats["limits"]["connections total"]["refused"] == 0
     (said,) = proxy.events("connections_shed")
     assert (said["level"], said["reason"], said["connections"]) == ("warning", "total", 1)
+
+
+def test_nobody_goes_for_a_client_that_is_over_its_rate(
+    iocproxy: ProxyFactory, iocproxy_origin: Origin, iocproxy_clock: ManualClock
+) -> None:
+    limits = {"connections": {"total": 3, "rate": "2/10s"}}
+    proxy = iocproxy(upstream=iocproxy_origin, clock=iocproxy_clock, limits=limits)
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            with opened(proxy, source=("127.0.0.2", 0)):
+                pass
+            proxy.wait_for(lambda proxy: proxy.stats()["connections_open"] == 0)
+        others = [stack.enter_context(opened(proxy, source=(f"127.0.0.{3 + number}", 0))) for number in range(3)]
+        with socket.create_connection(proxy.address, PATIENCE, ("127.0.0.2", 0)) as sock:
+            sock.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        assert shed(proxy)["total"] == 0
+        assert proxy.stats()["connections_refused"]["rate"] == 1
+        for client in others:
+            assert client.request("GET", "/status/204").status == 204
+        iocproxy_clock.advance(10)
+        stack.enter_context(opened(proxy, source=("127.0.0.2", 0)))  # within its rate it is worth one
+        assert shed(proxy)["total"] == 1
+
+
+def test_who_is_made_to_wait_for_its_bandwidth_is_not_idle(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
+    """Its next request may be here, unread: closing on top of that would reset the connection."""
+    limits = {"connections": {"total": 1}, "bandwidth": {"receive": "16KiB"}}
+    proxy = iocproxy(upstream=iocproxy_origin, limits=limits)
+    with RawClient(proxy.address) as client:
+        client.send(b"POST /echo HTTP/1.1\r\nHost: a.test\r\nContent-Length: 60000\r\n\r\n" + b"x" * 60_000)
+        assert client.read_response().status == 200
+        client.send(b"GET /status/204 HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        with socket.create_connection(proxy.address, PATIENCE) as sock:
+            sock.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        assert client.read_response().status == 204
+    assert shed(proxy)["total"] == 0
+
+
+def test_who_is_exempt_holds_no_place_that_others_could_have(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:
+    go = threading.Event()
+    iocproxy_origin.on("GET", "/slow", respond=[WaitFor(go), Send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")])
+    proxy = iocproxy(upstream=iocproxy_origin, limits={**FULL, "exempt": ["127.0.0.5"]})
+    with contextlib.ExitStack() as stack:
+        exempt = [stack.enter_context(opened(proxy, source=("127.0.0.5", 0))) for _ in range(4)]
+        busy = [stack.enter_context(RawClient(proxy.address)) for _ in range(3)]
+        for client in busy:
+            client.send(b"GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        iocproxy_origin.wait_for(lambda origin: len(origin.requests) == 7)
+        with socket.create_connection(proxy.address, PATIENCE) as sock:
+            sock.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                assert sock.recv(1) == b""
+        assert shed(proxy)["total"] == 0
+        assert proxy.stats()["connections_refused"]["total"] == 1
+        for client in exempt:
+            assert client.request("GET", "/status/204").status == 204
+        go.set()
+        for client in busy:
+            assert client.read_response().body == b"ok"
 
 
 def test_a_crowd_of_newcomers_is_let_in_one_for_one(iocproxy: ProxyFactory, iocproxy_origin: Origin) -> None:

@@ -27,6 +27,7 @@ class Connection:
     idle: bool = True
     in_head: bool = False
     blocked: bool = False
+    unread: bool = False
     waits: float = 15.0
     closed: bool = False
     timer: Any = field(init=False)
