@@ -185,6 +185,11 @@ class ClientConnection(asyncio.Protocol):
         return self._pauses != 0
 
     @property
+    def to_be_read(self) -> int:
+        """Octets that the client has not taken, while there are so many that nothing more is written; 0 otherwise."""
+        return unread_octets(self._link) if self._full and self._link is not None else 0
+
+    @property
     def in_head(self) -> bool:
         """Within a head of which something is still to come."""
         return self._state is _HEAD and bool(self._heads.kept)
@@ -353,8 +358,12 @@ class ClientConnection(asyncio.Protocol):
             self._close()
 
     def shed(self) -> None:
-        """Close, as the deadline would a little later: for a connection that is idle, or has not got beyond a head."""
-        self._close(shed=True)
+        """Close, as the deadline would a little later: for a connection that is idle, has not got beyond a head, or
+        reads next to nothing."""
+        if self._full:
+            self._cut_off()
+        else:
+            self._close(shed=True)
 
     def abort(self) -> None:
         """Close at once. A response under way is broken off so that it shows."""
@@ -593,14 +602,17 @@ class ClientConnection(asyncio.Protocol):
             self._stalled_at = waiting
             self.timer.arm(rules.timeouts.response_write)
         else:
-            exchange, self._exchange = self._exchange, None
-            assert self._link is not None
-            reset_when_closed(self._link)
-            if exchange is not None:
-                exchange.client_lost(
-                    ProxyError("did not read the response", side=Side.CLIENT, stage="response", status=408)
-                )
-            self.abort()
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        assert self._link is not None
+        reset_when_closed(self._link)
+        if exchange is not None:
+            exchange.client_lost(
+                ProxyError("did not read the response", side=Side.CLIENT, stage="response", status=408)
+            )
+        self.abort()
 
     # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -85,8 +85,9 @@ class ConnectionLimits(Section):
     total: CountOrOff = Field(10_000, description="Open connections of all clients together.", examples=[10_000])
     shed: Flag = Field(
         True,
-        description="Close connections that are idle between requests, the longest first, to make room for others when "
-        "`total` is reached, or when files or memory run short.",
+        description="Close connections that do nothing to make room for others when `total` is reached, or when files "
+        "or memory run short: those that never asked for anything, those idle between requests, the longest first, and "
+        "in the end those that read next to nothing of their response.",
         examples=[True],
     )
     free_memory: Annotated[int | None, shapes.size("1MiB", "1024GiB").or_off()] = Field(

@@ -158,6 +158,7 @@ class Admission:
         """The place of `connection` is free."""
         assert self.shedding is not None
         self.shedding.leaving.discard(connection)
+        self.shedding.readers.pop(connection, None)
         if self._line:
             self.admit(*self._line.popleft())
 
@@ -292,7 +293,7 @@ class Admission:
         del self._open[connection]
         self._counters.connections_open -= 1
         self._leave(connection.client, self._chain.doorkeepers)
-        if self.shedding is not None and self.shedding.leaving:
+        if self.shedding is not None and (self.shedding.leaving or self.shedding.readers):
             self._room(connection)
         if not self._open:
             self._empty.set()

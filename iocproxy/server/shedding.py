@@ -7,11 +7,13 @@ has next to no memory left. Then a batch of idle connections is closed, as their
 
 1. those that have been open for `_GRACE` without a request, in their handshake or after it, and those whose head has
    been coming for as long: who only holds places goes first, and it is what attackers do;
-2. those between two requests.
+2. those between two requests;
+3. those that have been seen to take less than `min_body_rate` of a full buffer for `_STALLED`. What was taken when is
+   only known of times at which room was needed, so these five seconds begin with the first of them.
 
-In each the one that would have timed out first is the first to go, which is the one that has been idle for longest. A
-request under way, its body, a tunnel: never. So who works the proxy to its limits with requests is not shed, and is the
-business of the limits per client.
+In each the one that would have timed out first is the first to go, which is the one that has been idle for longest. Any
+other request under way, its body, a tunnel: never. So who works the proxy to its limits with requests is not shed, and
+is the business of the limits per client.
 
 It may *seem* better to keep idle connections in an order of their own, so that the first is found at once. That would
 cost every request two steps in a list, for something that normally never happens. Here nothing is kept: all connections
@@ -30,7 +32,7 @@ import asyncio
 import heapq
 from collections.abc import Callable
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
@@ -47,6 +49,11 @@ Why = Literal["total", "files", "memory"]
 #: flood of slow ones would have all places to itself for so long, as those between requests are closed for it.
 _GRACE = 1.0
 
+#: How long (seconds) a client may take next to nothing of a full buffer before it is among those that go last, and how
+#: far apart looks may be to make one observation.
+_STALLED = 5.0
+_FORGOTTEN = 10.0
+
 #: Connections closed for one look at all of them, at most; and at most this part of those that are open.
 _BATCH = 64
 _PART = 50
@@ -59,6 +66,14 @@ _LOOK = 1.0
 
 #: Sheds less than this far apart, in seconds, are one episode, told of when it begins and once in so long.
 _EPISODE = 10.0
+
+
+class _Reader(NamedTuple):
+    """What was seen of a client with a full buffer to read."""
+
+    deadline: float  #: by which it has to have taken something
+    waiting: int  #: octets, at `since`
+    since: float  #: since when it has taken next to nothing
 
 
 class Shedding:
@@ -86,6 +101,9 @@ class Shedding:
         self._exempt = exempt
         self._fruitless_until = -inf
         self._told: dict[Why, tuple[float, int]] = {}  # when it was last told of, and how many have been shed since
+        self.readers: dict[ClientConnection, _Reader] = {}
+        self._before: dict[ClientConnection, _Reader] = {}  # `readers` of the look before, during a look
+        self._looked = -inf
         self.leaving: set[ClientConnection] = set()
 
     def make_room(self, why: Why) -> bool:
@@ -119,11 +137,19 @@ class Shedding:
         silent = now + timeouts.request_header - _GRACE
         handshaking = now + timeouts.tls_handshake - _GRACE
         found: list[tuple[int, float, ClientConnection, ServerLink | None]] = []
+        self._before = self.readers if now - self._looked < _FORGOTTEN else {}
+        self.readers = {}
+        self._looked = now
         for connection, link in self._open.items():
-            # Who is blocked still reads a response, and of who is not read a request may be here.
-            if connection in leaving or connection.blocked or connection.unread:
+            if connection in leaving:
                 continue
             when = connection.timer.when
+            if connection.blocked:
+                if self._stalls(connection, when, now):
+                    found.append((2, when, connection, link))
+                continue
+            if connection.unread:  # a request may be here
+                continue
             if link is not None and link.info is None:
                 if when <= handshaking:
                     found.append((0, when, connection, link))
@@ -134,9 +160,26 @@ class Shedding:
                     found.append((0, when, connection, link))
             elif connection.in_head and when <= silent:
                 found.append((0, when, connection, link))
+        self._before = {}
         if exempt is not None:
             found = [each for each in found if each[2].client.address not in exempt]
         return found
+
+    def _stalls(self, connection: ClientConnection, when: float, now: float) -> bool:
+        waiting = connection.to_be_read
+        if not waiting:
+            return False
+        seen = self._before.get(connection)
+        # Another deadline: it has read to the end of what was waiting, and waits anew.
+        if (
+            seen is None
+            or seen.deadline != when
+            or seen.waiting < waiting
+            or seen.waiting - waiting > connection.rules.min_body_rate * (now - seen.since)
+        ):
+            seen = _Reader(when, waiting, now)
+        self.readers[connection] = seen
+        return now - seen.since >= _STALLED
 
     def _tell(self, why: Why, count: int, now: float) -> None:
         last, more = self._told.get(why, (-inf, 0))

@@ -26,6 +26,7 @@ from iocproxy.testing import (
     WaitFor,
 )
 from iocproxy.testing.patience import PATIENCE
+from iocproxy.testing.wire import WireError
 
 ROOT = Path(__file__).parents[2]
 FULL = {"connections": {"total": 3, "rate": False}}
@@ -180,6 +181,41 @@ def test_who_is_at_work_stays_and_newcomers_are_refused(iocproxy: ProxyFactory, 
     assert proxy.stats()["connections_refused"]["total"] == 1
     assert shed(proxy)["total"] == 0
     assert proxy.events("connections_shed") == []
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_who_reads_next_to_nothing_makes_room_in_the_end(
+    iocproxy: ProxyFactory, iocproxy_origin: Origin, iocproxy_certificates: Certificates, tls: bool
+) -> None:
+    """The last of all to go, after five seconds of it; `response_write` would have given it many times that."""
+    certificates = iocproxy_certificates if tls else None
+    proxy = iocproxy(
+        upstream=iocproxy_origin,
+        tls=tls,
+        limits={"connections": {"total": 1, "rate": False}},
+        timeouts={"response_write": "5m"},
+    )
+    address = proxy.tls_address if tls else proxy.address
+    with RawClient(address, tls=certificates) as reader:
+        reader.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        reader.send(b"GET /bytes/20000000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert reader.read_head()[0].status == 200
+
+        def let_in() -> bool:
+            with contextlib.suppress(OSError, WireError), RawClient(address, tls=certificates) as newcomer:
+                return newcomer.request("GET", "/status/204").status == 204
+            return False
+
+        tries = 1
+        pause = threading.Event()
+        while not let_in():
+            tries += 1
+            assert tries < 200
+            pause.wait(0.1)
+        assert tries > 10
+    assert shed(proxy)["total"] == 1
+    (record,) = (record for record in proxy.wait_for_records(2) if record.target == "/bytes/20000000")
+    assert (record.status, record.error) == (200, "client: did not read the response")
 
 
 @pytest.mark.parametrize("settings", [{"shed": False}, {"dry_run": True}])

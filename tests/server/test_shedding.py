@@ -27,6 +27,7 @@ class Connection:
     idle: bool = True
     in_head: bool = False
     blocked: bool = False
+    to_be_read: int = 0
     unread: bool = False
     waits: float = 15.0
     closed: bool = False
@@ -34,6 +35,10 @@ class Connection:
 
     def __post_init__(self) -> None:
         self.timer = SimpleNamespace(when=1_000.0 + self.waits - self.age)
+
+    @property
+    def rules(self) -> Any:
+        return SimpleNamespace(min_body_rate=240)
 
     def shed(self) -> None:
         self.closed = True
@@ -107,6 +112,48 @@ def test_the_order() -> None:
             assert each.closed is (each in case.subject.leaving)
     assert order == ["silent 9 s", "head 6 s", "silent 3 s", "kept 70 s", "kept 1 s"]
     assert case.counters.shed == {"total": 5, "files": 0, "memory": 0}
+
+
+def reader(name: str, age: float) -> Connection:
+    return Connection(name, age, requests=1, idle=False, blocked=True, to_be_read=500_000, waits=30.0)
+
+
+def test_who_reads_next_to_nothing_is_the_last_to_go() -> None:
+    """For five seconds of looks, none further from the next than ten."""
+    still, slow, slower, steady = (reader(name, age) for age, name in enumerate(("still", "slow", "slower", "steady")))
+    case = Case(still, slow, slower, steady)
+    assert case.shed() == []  # the first look
+    gone: list[str] = []
+    for _ in range(5):
+        case.now += 1.0
+        slow.to_be_read -= 300
+        slower.to_be_read -= 200
+        steady.to_be_read -= 50_000
+        gone += case.shed()
+    assert gone == ["slower"]  # by its deadline before "still"
+    assert case.shed() == ["still"]
+    idle = kept("idle", 1)
+    case.open[idle] = None
+    case.now += 0.5
+    assert case.shed() == ["idle"]
+    assert set(case.subject.readers) == {slow, steady}
+
+
+def test_a_reader_is_watched_without_a_gap_and_for_one_pause() -> None:
+    gap, anew, more = reader("gap", 0), reader("anew", 1), reader("more", 2)
+    case = Case(gap)
+    assert case.shed() == []
+    case.now += 10.0  # who needed no room for so long knows nothing of the meantime
+    assert case.shed() == []
+    case = Case(anew, more)
+    assert case.shed() == []
+    for _ in range(8):
+        case.now += 1.0
+        anew.timer.when += 1.0  # it took everything in between, and was given more
+        more.to_be_read += 10
+        assert case.shed() == []
+    case.now += 5.0
+    assert case.shed() == ["more"]
 
 
 def test_a_handshake_that_takes_long_is_broken_off() -> None:
