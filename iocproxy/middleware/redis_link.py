@@ -122,6 +122,8 @@ def _connection(url: RedisUrl, ca: Path | None, address: str, seconds: float) ->
         "protocol": 2,  # RESP3 has nothing for us, and Redis 5 does not know it
         "socket_connect_timeout": seconds,
         "socket_timeout": None,  # the callers' deadlines are shorter
+        # Idle connections are tried by whoever owns them. redis-py 8 would set options that not every Windows has.
+        "socket_keepalive": False,
     }
     if not url.tls:
         return Connection(**settings)
